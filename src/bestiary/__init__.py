@@ -1,0 +1,1 @@
+"""Bestiary: open language models, one Transformer core, no remote code."""
