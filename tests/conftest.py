@@ -1,0 +1,138 @@
+"""What holds for every test: fixed seeds, no network; tests whose data is absent are left out and counted."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+# Before any test imports a library that reads them.
+os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+import hypothesis
+import pytest
+import torch
+
+from tests import goldens as reference_results
+
+# The same examples every run, so that a change is judged by what it changed; `make nightly` draws new ones.
+_settings = hypothesis.settings(deadline=None, print_blob=True)
+hypothesis.settings.register_profile("default", _settings, derandomize=True)
+hypothesis.settings.register_profile("nightly", _settings, derandomize=False, max_examples=2000)
+hypothesis.settings.load_profile("default")
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
+
+# Tests that ask for these fixtures need data that a clone does not carry.
+_GOLDENS, _MODEL = "goldens", "default_model"
+_left_out: dict[str, int] = {}
+
+
+@pytest.fixture(scope="session")
+def goldens() -> Path:
+    """The folder of reference results; tests that ask for it are left out where there is none."""
+    folder = reference_results.root()
+    assert folder is not None, "left out at collection"
+    return folder
+
+
+@pytest.fixture(scope="session")
+def default_model() -> Path:
+    """The default model in the local cache; tests that ask for it are left out where it was never pulled."""
+    path = _default_model()
+    assert path is not None, "left out at collection"
+    return path
+
+
+def _default_model() -> Path | None:
+    from bestiary import hub
+    from bestiary.errors import HubError
+
+    try:
+        return hub.resolve("smollm2")
+    except HubError:
+        return None
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+# Data that is absent.
+
+
+def _empty(item: pytest.Item) -> bool:
+    """Tell whether pytest made this item of an empty parameter set (it marks it as skipped)."""
+    reasons = (str(mark.kwargs.get("reason", "")) for mark in item.iter_markers("skip"))
+    return any("empty parameter set" in reason for reason in reasons)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out, and count, the tests whose reference results or model are absent."""
+    no_results = reference_results.root() is None
+    asks = {name for item in items for name in getattr(item, "fixturenames", ())}
+    no_model = _MODEL in asks and _default_model() is None
+    kept: list[pytest.Item] = []
+    for item in items:
+        names = getattr(item, "fixturenames", ())
+        if no_results and (_GOLDENS in names or _empty(item)):
+            why = "reference results (../shared/goldens or $BESTIARY_GOLDENS)"
+        elif no_model and _MODEL in names:
+            why = "default model (bestiary pull smollm2)"
+        else:
+            if _empty(item):
+                raise pytest.UsageError(f"{item.nodeid}: no parameters: this test would check nothing")
+            kept.append(item)
+            continue
+        _left_out[why] = _left_out.get(why, 0) + 1
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
+    items[:] = kept
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what was left out, so that a short run is never mistaken for a full one."""
+    for why, count in sorted(_left_out.items()):
+        terminalreporter.write_line(f"not found: {why}: {count} tests left out")
+
+
+# No network.
+
+_attempts: list[str] = []
+_NAMED_LOCAL = {"", "localhost", None}
+
+
+def _is_local(host: object) -> bool:
+    host = host.decode("ascii", "replace") if isinstance(host, bytes) else host
+    if host in _NAMED_LOCAL:
+        return True
+    try:
+        return ipaddress.ip_address(str(host).partition("%")[0]).is_loopback
+    except ValueError:
+        return False
+
+
+def _no_network(event: str, args: tuple[Any, ...]) -> None:
+    """Refuse what leaves this machine, and remember it: the code under test may swallow the refusal."""
+    if event in ("socket.connect", "socket.sendto", "socket.sendmsg"):
+        address = args[1]
+        host = address[0] if isinstance(address, tuple) else None  # a string is a Unix socket's path
+    elif event in ("socket.getaddrinfo", "socket.gethostbyname"):
+        host = args[0]
+    else:
+        return
+    if not _is_local(host):
+        _attempts.append(f"{event} {host!r}")
+        raise PermissionError(f"tests open no network connection: {event} {host!r}")
+
+
+sys.addaudithook(_no_network)
+
+
+@pytest.fixture(autouse=True)
+def _fail_on_network() -> Iterator[None]:
+    _attempts.clear()
+    yield
+    assert not _attempts, f"this test reached for the network: {_attempts}"
