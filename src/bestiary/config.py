@@ -1,0 +1,165 @@
+"""Read a published config.json, key by key, and refuse what nobody read.
+
+A family asks for the keys it computes with; `finish` then raises for every key the file sets that was
+neither asked for nor known to change nothing. So a file with a setting this package does not compute is
+an error that names the key, never a wrong number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from .errors import ConfigError
+
+Activation = Callable[[Tensor], Tensor]
+
+_tanh_gelu = partial(F.gelu, approximate="tanh")
+
+# The published spellings. gelu_new, gelu_fast and gelu_pytorch_tanh are three spellings of one equation.
+ACTIVATIONS: dict[str, Activation] = {
+    "silu": F.silu,
+    "swish": F.silu,
+    "relu": F.relu,
+    "gelu": F.gelu,
+    "gelu_new": _tanh_gelu,
+    "gelu_fast": _tanh_gelu,
+    "gelu_pytorch_tanh": _tanh_gelu,
+}
+
+# Keys that change no number of a forward pass: bookkeeping, training-time noise, and defaults of generation
+# (which are read from generation_config.json). Anything else must be read by a family.
+INERT = frozenset(
+    """
+    architectures attention_dropout auto_map bos_token_id chunk_size_feed_forward dtype eos_token_id
+    hidden_dropout id2label initializer_factor initializer_range is_encoder_decoder label2id max_length
+    max_position_embeddings max_sequence_length model_max_length model_type name_or_path output_attentions
+    output_hidden_states output_router_logits pad_token_id pretraining_tp problem_type return_dict
+    return_dict_in_generate router_aux_loss_coef router_jitter_noise task_specific_params tokenizer_class
+    torch_dtype transformers_version use_cache use_return_dict torchscript unsloth_version unsloth_fixed
+    do_sample temperature top_p top_k num_return_sequences
+    """.split()
+)
+
+# Settings beyond these are no published model's; they bound the time that a hostile file can take.
+MOST_LAYERS, MOST_SIZE = 1024, 1 << 24
+
+_MISSING = object()
+
+
+class Config:
+    """A config.json that remembers which of its keys were read.
+
+    `where` names the file or section in errors. Every reader raises ConfigError with the key, its value and
+    what was wanted.
+    """
+
+    def __init__(self, raw: Mapping[str, object], where: str = "config.json") -> None:
+        self.raw, self.where = raw, where
+        self._read: set[str] = set()
+        self._sections: list[Config] = []
+
+    def __contains__(self, key: str) -> bool:
+        return self.raw.get(key) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.raw)
+
+    def get(self, key: str, default: object = _MISSING) -> object:
+        """Return the value of `key`, or `default` when the file has none (or null)."""
+        self._read.add(key)
+        value = self.raw.get(key)
+        if value is not None:
+            return value
+        if default is _MISSING:
+            raise ConfigError(f"{self.where} has no {key!r}, and the model cannot be built without it")
+        return default
+
+    def count(self, key: str, default: int | object = _MISSING, *, most: int = MOST_SIZE) -> int:
+        """Return a size: a whole number from 1 to `most`."""
+        value = self.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+            raise ConfigError(
+                f"{self.where}: {key} = {_short(value)} should be a whole number from 1 to {most}"
+            )
+        return value
+
+    def number(self, key: str, default: float | object = _MISSING) -> float:
+        """Return a finite number above zero."""
+        value = self.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+            raise ConfigError(f"{self.where}: {key} = {_short(value)} should be a number above zero")
+        return float(value)
+
+    def flag(self, key: str, default: bool | object = _MISSING) -> bool:
+        """Return true or false."""
+        value = self.get(key, default)
+        if not isinstance(value, bool):
+            raise ConfigError(f"{self.where}: {key} = {_short(value)} should be true or false")
+        return value
+
+    def text(self, key: str, default: str | object = _MISSING) -> str:
+        """Return a string."""
+        value = self.get(key, default)
+        if not isinstance(value, str):
+            raise ConfigError(f"{self.where}: {key} = {_short(value)} should be a string")
+        return value
+
+    def optional(self, key: str) -> int | None:
+        """Return a size, or None when the file has none."""
+        return self.count(key) if key in self else self._none(key)
+
+    def activation(self, key: str, default: str | object = _MISSING) -> Activation:
+        """Return the function that an activation's published name stands for."""
+        name = self.text(key, default)
+        if name not in ACTIVATIONS:
+            known = ", ".join(sorted(ACTIVATIONS))
+            raise ConfigError(
+                f"{self.where}: {key} = {_short(name)} is no activation computed here; known: {known}"
+            )
+        return ACTIVATIONS[name]
+
+    def must(self, key: str, *allowed: object) -> None:
+        """Accept only what is computed: one of `allowed`, the first of which is what an absent key means."""
+        value = self.get(key, allowed[0])
+        if not any(type(value) is type(a) and value == a for a in allowed):
+            wanted = " or ".join(map(repr, allowed))
+            raise ConfigError(f"{self.where}: {key} = {_short(value)} is not computed here; only {wanted} is")
+
+    def section(self, key: str) -> Config | None:
+        """Return a nested object to be read and finished like the whole, or None when there is none."""
+        value = self.get(key, None)
+        if value is None:
+            return None
+        if not isinstance(value, dict):
+            raise ConfigError(f"{self.where}: {key} = {_short(value)} should be an object")
+        self._sections.append(Config(value, f"{self.where}: {key}"))
+        return self._sections[-1]
+
+    def finish(self) -> None:
+        """Raise ConfigError if the file sets a key that nobody read and that is not known to be inert."""
+        for section in self._sections:
+            section.finish()
+        left = {
+            key: value
+            for key, value in self.raw.items()
+            if value is not None and key not in self._read and key not in INERT and not key.startswith("_")
+        }
+        if left:
+            named = ", ".join(f"{_short(key)} = {_short(value)}" for key, value in list(left.items())[:10])
+            raise ConfigError(
+                f"{self.where} sets {len(left)} key(s) that this family does not compute: {named}. "
+                "Loading it anyway could give wrong numbers; remove a key only if you know it has no effect"
+            )
+
+    def _none(self, key: str) -> None:
+        self._read.add(key)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
