@@ -1,0 +1,71 @@
+"""Attention: three projections in, one out; what is seen is the context's business."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor, nn
+
+from ..context import Context, Score, Slot
+from ..errors import ConfigError
+from .positions import Position, unmoved
+
+
+@dataclass(frozen=True)
+class Heads:
+    """How an attention layer is divided: query heads, key/value heads, channels a head."""
+
+    queries: int
+    kv: int
+    dim: int
+
+    def __post_init__(self) -> None:
+        if self.queries % self.kv:
+            raise ConfigError(f"{self.queries} query heads cannot share {self.kv} key/value heads evenly")
+
+    @classmethod
+    def of(cls, width: int, queries: int, kv: int | None = None) -> Heads:
+        """Return heads that divide `width` evenly; as many key/value heads as query heads unless told."""
+        if width % queries:
+            raise ConfigError(f"a width of {width} cannot be divided into {queries} heads")
+        return cls(queries, kv or queries, width // queries)
+
+
+class Attention(nn.Module):
+    """o(attend(position(q_norm(q x), k_norm(k x)), v x)): Vaswani et al., 2017, with grouped keys (arXiv
+    2305.13245).
+
+    width: channels of the stream. x (*L, width) -> (*L, width).
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: Heads,
+        *,
+        score: Score | None = None,
+        position: Position = unmoved,
+        bias: bool = False,
+        out_bias: bool = False,
+        q_norm: nn.Module | None = None,
+        k_norm: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.head_dim, self.position, self.score = heads.dim, position, score or Score()
+        self.slot = Slot(-1, heads.kv, heads.dim)  # numbered when a stack is assembled
+        self.q = nn.Linear(width, heads.queries * heads.dim, bias)
+        self.k = nn.Linear(width, heads.kv * heads.dim, bias)
+        self.v = nn.Linear(width, heads.kv * heads.dim, bias)
+        self.o = nn.Linear(heads.queries * heads.dim, width, out_bias)
+        self.q_norm, self.k_norm = q_norm or nn.Identity(), k_norm or nn.Identity()
+
+    def number(self, index: int) -> None:
+        """Take a place in the stack: the index of this layer's rectangle in a cache."""
+        self.slot = replace(self.slot, index=index)
+
+    def forward(self, x: Tensor, ctx: Context) -> Tensor:
+        # -1: the heads that this process holds; a tensor-parallel plan cuts the projections without asking
+        # here.
+        q, k, v = (project(x).unflatten(-1, (-1, self.head_dim)) for project in (self.q, self.k, self.v))
+        q, k = self.position(self.q_norm(q), self.k_norm(k), ctx)
+        return self.o(ctx.attend(self.slot, q, k, v, self.score).flatten(-2))  # type: ignore[no-any-return]

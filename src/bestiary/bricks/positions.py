@@ -1,0 +1,182 @@
+"""Positions that act on queries and keys: rotary embeddings, and the ways to stretch them.
+
+Nothing here holds a tensor: there is nothing to initialise on `meta`, to shard, to save or to cast.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..context import Context
+from ..errors import ConfigError
+
+# (q, k, ctx) -> (q, k), both (*L, heads, head_dim).
+Position = Callable[[Tensor, Tensor, Context], tuple[Tensor, Tensor]]
+
+
+def unmoved(q: Tensor, k: Tensor, ctx: Context) -> tuple[Tensor, Tensor]:
+    """Leave queries and keys as they are: positions enter elsewhere, or nowhere."""
+    return q, k
+
+
+class Frequencies(Protocol):
+    """How fast each pair of channels turns."""
+
+    @property
+    def magnitude(self) -> float:
+        """A factor on the rotated channels."""
+        ...
+
+    def __call__(self, dim: int, base: float, ctx: Context) -> Tensor:
+        """Return radians a position, float32: (dim / 2,), or (*L, dim / 2) where a length enters."""
+        ...
+
+
+def _turns(dim: int, base: float | Tensor, ctx: Context) -> Tensor:
+    # In float32 and in this order, as every published implementation has it: at position 100,000 a last-bit
+    # difference of a frequency is already 1e-2 radians.
+    return 1.0 / (base ** (torch.arange(0, dim, 2, device=ctx.positions.device).float() / dim))
+
+
+@dataclass(frozen=True)
+class Plain:
+    """base ** (-2i / dim): Su et al., 2021, arXiv 2104.09864."""
+
+    magnitude: float = 1.0
+
+    def __call__(self, dim: int, base: float, ctx: Context) -> Tensor:
+        return _turns(dim, base, ctx)
+
+
+@dataclass(frozen=True)
+class Interpolated:
+    """Positions divided by a factor at every length: Chen et al., 2023, arXiv 2306.15595."""
+
+    factor: float
+    magnitude: float = 1.0
+
+    def __call__(self, dim: int, base: float, ctx: Context) -> Tensor:
+        return _turns(dim, base, ctx) / self.factor
+
+
+@dataclass(frozen=True)
+class DynamicNTK:
+    """The base grows with the sequence once it is longer than trained.
+
+    The frequencies are those of each sequence's own length at this step. Keys already in a cache keep the
+    frequencies of their own step, as in the published implementation (transformers, modeling_rope_utils.py).
+    """
+
+    factor: float
+    trained: int
+    magnitude: float = 1.0
+
+    def __call__(self, dim: int, base: float, ctx: Context) -> Tensor:
+        length = ctx.lengths.clamp_min(self.trained)[..., None].float()  # (*L, 1)
+        stretch = self.factor * length / self.trained - (self.factor - 1)
+        return _turns(dim, base * stretch ** (dim / (dim - 2)), ctx)
+
+
+@dataclass(frozen=True)
+class Llama3:
+    """Slow turns divided by a factor, fast ones kept, a ramp between: Llama 3.1 (llama-models, model.py)."""
+
+    factor: float
+    low: float
+    high: float
+    trained: int
+    magnitude: float = 1.0
+
+    def __call__(self, dim: int, base: float, ctx: Context) -> Tensor:
+        turns = _turns(dim, base, ctx)
+        wavelength = 2 * math.pi / turns
+        smooth = (self.trained / wavelength - self.low) / (self.high - self.low)
+        ramp = (1 - smooth) * turns / self.factor + smooth * turns
+        slow = torch.where(wavelength > self.trained / self.low, turns / self.factor, turns)
+        between = (wavelength <= self.trained / self.low) & (wavelength >= self.trained / self.high)
+        return torch.where(between, ramp, slow)
+
+
+@dataclass(frozen=True)
+class Yarn:
+    """Slow turns divided by a factor, fast ones kept, by how often they turn in the trained length.
+
+    Peng et al., 2023, arXiv 2309.00071. whole: the ramp's ends are rounded outwards to whole channels, as
+    published.
+    """
+
+    factor: float
+    trained: int
+    magnitude: float
+    fast: float = 32.0
+    slow: float = 1.0
+    whole: bool = True
+
+    def __call__(self, dim: int, base: float, ctx: Context) -> Tensor:
+        turns = _turns(dim, base, ctx)
+        low, high = self._channel(self.fast, dim, base), self._channel(self.slow, dim, base)
+        if self.whole:
+            low, high = math.floor(low), math.ceil(high)
+        low, high = max(low, 0), min(high, dim - 1)
+        if low == high:
+            high += 0.001  # the published guard against dividing by zero
+        ramp = ((torch.arange(dim // 2, device=turns.device).float() - low) / (high - low)).clamp(0, 1)
+        return turns / self.factor * ramp + turns * (1 - ramp)
+
+    def _channel(self, rotations: float, dim: int, base: float) -> float:
+        return dim * math.log(self.trained / (rotations * 2 * math.pi)) / (2 * math.log(base))
+
+
+@dataclass(frozen=True)
+class Factors:
+    """Each turn divided by a factor of its own: what GGUF files store as `rope_freqs`."""
+
+    factors: tuple[float, ...]
+    magnitude: float = 1.0
+
+    def __call__(self, dim: int, base: float, ctx: Context) -> Tensor:
+        return _turns(dim, base, ctx) / torch.tensor(self.factors, device=ctx.positions.device)
+
+
+@dataclass(frozen=True)
+class Rotary:
+    """Rotate pairs of the first `dim` channels of q and k by position.
+
+    interleaved: a pair is two neighbours (GPT-J, Meta's and GGUF's Llama) instead of channels i and i + dim /
+    2 (GPT-NeoX, Hugging Face's Llama). A parameter of the brick rather than a permutation of weights at load,
+    which would have to reach biases, norms, LoRA and packed integers, and be undone on save.
+    """
+
+    dim: int
+    base: float = 10_000.0
+    interleaved: bool = field(default=False, kw_only=True)
+    frequencies: Frequencies = field(default=Plain(), kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.dim < 2 or self.dim % 2:
+            raise ConfigError(f"rotary positions need an even number of channels a head, not {self.dim}")
+
+    def __call__(self, q: Tensor, k: Tensor, ctx: Context) -> tuple[Tensor, Tensor]:
+        cos, sin = ctx.once(self, lambda: self.angles(ctx))
+        return self.turn(q, cos, sin), self.turn(k, cos, sin)
+
+    def angles(self, ctx: Context) -> tuple[Tensor, Tensor]:
+        """Return cos and sin of this step, float32 (*L, 1, dim / 2): the same for every layer and head."""
+        turns = self.frequencies(self.dim, self.base, ctx)
+        angle = (ctx.positions[..., None].float() * turns)[..., None, :]
+        return angle.cos() * self.frequencies.magnitude, angle.sin() * self.frequencies.magnitude
+
+    def turn(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Return x (*L, heads, head_dim) with its pairs rotated, computed in float32."""
+        head = x[..., : self.dim].float()
+        a, b = (head[..., ::2], head[..., 1::2]) if self.interleaved else head.chunk(2, -1)
+        pair = (a * cos - b * sin, b * cos + a * sin)
+        turned = torch.stack(pair, -1).flatten(-2) if self.interleaved else torch.cat(pair, -1)
+        turned = turned.to(x.dtype)
+        return turned if self.dim == x.shape[-1] else torch.cat((turned, x[..., self.dim :]), -1)
