@@ -1,0 +1,58 @@
+"""Llama, and everything that computes exactly what Llama computes: Mistral, Vicuna, LongChat, SmolLM, ..."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from torch import nn
+
+from ..bricks import Attention, GatedMLP, Heads, PreNorm
+from ..config import MOST_LAYERS, Config
+from ..context import Score
+from ..models import Decoder
+from ..tensors import DROP, Rules
+from .rotary import rotary
+
+TENSORS: Rules = {
+    "model.embed_tokens": "embed",
+    "model.layers.*.input_layernorm": "layers.*.attn_norm",
+    "model.layers.*.self_attn.q_proj": "layers.*.attn.q",
+    "model.layers.*.self_attn.k_proj": "layers.*.attn.k",
+    "model.layers.*.self_attn.v_proj": "layers.*.attn.v",
+    "model.layers.*.self_attn.o_proj": "layers.*.attn.o",
+    "model.layers.*.self_attn.rotary_emb": DROP,
+    "model.layers.*.post_attention_layernorm": "layers.*.mlp_norm",
+    "model.layers.*.mlp.gate_proj": "layers.*.mlp.gate",
+    "model.layers.*.mlp.up_proj": "layers.*.mlp.up",
+    "model.layers.*.mlp.down_proj": "layers.*.mlp.down",
+    "model.norm": "norm",
+    "lm_head": "head",
+}
+
+
+def build(c: Config, *, interleaved: bool = False) -> Decoder:
+    """Compose the bricks that a Llama config.json describes. interleaved: how the weights pair channels."""
+    width, vocab = c.count("hidden_size"), c.count("vocab_size")
+    queries = c.count("num_attention_heads", most=width)
+    dim, kv = c.optional("head_dim"), c.count("num_key_value_heads", queries)
+    heads = Heads.of(width, queries, kv) if dim is None else Heads(queries, kv, dim)
+    bias, act = c.flag("attention_bias", False), c.activation("hidden_act", "silu")
+    norm = partial(nn.RMSNorm, width, c.number("rms_norm_eps", 1e-6))
+    score = Score(window=c.optional("sliding_window"))
+    attn = partial(
+        Attention,
+        width,
+        heads,
+        score=score,
+        position=rotary(c, heads.dim, interleaved),
+        bias=bias,
+        out_bias=bias,
+    )
+    mlp = partial(GatedMLP, width, c.count("intermediate_size"), act, bias=c.flag("mlp_bias", False))
+    layers = [
+        PreNorm(norm(), attn(), norm(), mlp()) for _ in range(c.count("num_hidden_layers", most=MOST_LAYERS))
+    ]
+    embed, head = nn.Embedding(vocab, width), nn.Linear(width, vocab, bias=False)
+    if c.flag("tie_word_embeddings", False):
+        head.weight = embed.weight
+    return Decoder(embed, layers, norm(), head)

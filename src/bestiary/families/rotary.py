@@ -1,0 +1,79 @@
+"""How config.json files spell rotary positions, in every generation of the spelling."""
+
+from __future__ import annotations
+
+import math
+
+from ..bricks import DynamicNTK, Factors, Frequencies, Interpolated, Llama3, Plain, Rotary, Yarn
+from ..config import Config
+from ..errors import ConfigError
+
+
+def rotary(c: Config, dim: int, interleaved: bool = False, *, base: float = 10_000.0) -> Rotary:
+    """Read rope_theta and rope_scaling (to 2025) or rope_parameters (after), and LongChat's
+    rope_condense_ratio.
+
+    dim: channels that rotate in each head. base: what an absent rope_theta means.
+    """
+    base = c.number("rope_theta", base)
+    both = [section for key in ("rope_scaling", "rope_parameters") if (section := c.section(key))]
+    frequencies: Frequencies = Plain()
+    for section in both:
+        base = section.number("rope_theta", base)
+        frequencies = _frequencies(c, section)
+    if "rope_condense_ratio" in c:  # FastChat's spelling until 2023-07-31
+        frequencies = Interpolated(c.number("rope_condense_ratio"))
+    if len(both) + ("rope_condense_ratio" in c) > 1:
+        raise ConfigError(
+            f"{c.where} stretches its rotary positions in two ways; keep the one it was trained with"
+        )
+    return Rotary(dim, base, interleaved=interleaved, frequencies=frequencies)
+
+
+def _frequencies(c: Config, s: Config) -> Frequencies:
+    kind = s.text("rope_type", s.text("type", "default"))
+    s.must("type", kind)  # some files carry both spellings; they must agree
+    if kind == "default":
+        return Plain()
+    if kind == "linear":
+        return Interpolated(s.number("factor"))
+    if kind == "dynamic":
+        return DynamicNTK(s.number("factor"), _trained(c, s))
+    if kind == "llama3":
+        return Llama3(
+            s.number("factor"), s.number("low_freq_factor"), s.number("high_freq_factor"), _trained(c, s)
+        )
+    if kind == "yarn":
+        return _yarn(c, s)
+    if kind == "factors":
+        return _factors(s)
+    known = "default, linear, dynamic, llama3, yarn"
+    raise ConfigError(f"{s.where}: rope_type = {kind!r} is not computed here; known: {known}")
+
+
+def _trained(c: Config, s: Config) -> int:
+    return s.count("original_max_position_embeddings", c.get("max_position_embeddings", 2048))
+
+
+def _yarn(c: Config, s: Config) -> Yarn:
+    factor = s.number("factor")
+    if "attention_factor" in s:
+        magnitude = s.number("attention_factor")
+    elif "mscale" in s and "mscale_all_dim" in s:  # DeepSeek-V2's two-sided form
+        magnitude = _magnitude(factor, s.number("mscale")) / _magnitude(factor, s.number("mscale_all_dim"))
+    else:
+        magnitude = _magnitude(factor, 1.0)
+    fast, slow = s.number("beta_fast", 32.0), s.number("beta_slow", 1.0)
+    return Yarn(factor, _trained(c, s), magnitude, fast, slow, s.flag("truncate", True))
+
+
+def _magnitude(factor: float, scale: float) -> float:
+    """Equation 22 of the YaRN paper: how much sharper attention must be over a longer text."""
+    return 1.0 if factor <= 1 else 0.1 * scale * math.log(factor) + 1.0
+
+
+def _factors(s: Config) -> Factors:
+    values = s.get("factors")
+    if not isinstance(values, list) or not all(isinstance(v, float) and v > 0 for v in values):
+        raise ConfigError(f"{s.where}: factors should be a list of numbers above zero")
+    return Factors(tuple(values))
