@@ -1,0 +1,97 @@
+"""Tiny random models in published formats, made by transformers, which is the independent reference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+SIZES: dict[str, Any] = {
+    "hidden_size": 48,
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "vocab_size": 130,
+    "max_position_embeddings": 64,
+}
+
+# name -> (transformers' config class, what differs from SIZES). One line for every way to compute in a
+# family.
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("LlamaConfig", {}),
+    "llama-mha-biased": ("LlamaConfig", {"num_key_value_heads": 6, "attention_bias": True, "mlp_bias": True}),
+    "llama-mqa-tied": ("LlamaConfig", {"num_key_value_heads": 1, "tie_word_embeddings": True}),
+    "llama-head-dim": ("LlamaConfig", {"head_dim": 16}),
+    "llama-theta": ("LlamaConfig", {"rope_parameters": {"rope_type": "default", "rope_theta": 500000.0}}),
+    "llama-linear": (
+        "LlamaConfig",
+        {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0}},
+    ),
+    "llama-llama3": (
+        "LlamaConfig",
+        {
+            "rope_parameters": {
+                "rope_type": "llama3",
+                "rope_theta": 500.0,
+                "factor": 8.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 32,
+            }
+        },
+    ),
+    "llama-yarn": (
+        "LlamaConfig",
+        {
+            "rope_parameters": {
+                "rope_type": "yarn",
+                "rope_theta": 10000.0,
+                "factor": 4.0,
+                "original_max_position_embeddings": 16,
+            }
+        },
+    ),
+    "llama-yarn-mscale": (
+        "LlamaConfig",
+        {
+            "rope_parameters": {
+                "rope_type": "yarn",
+                "rope_theta": 10000.0,
+                "factor": 4.0,
+                "original_max_position_embeddings": 16,
+                "mscale": 0.7,
+                "mscale_all_dim": 1.2,
+                "beta_fast": 24.0,
+                "beta_slow": 2.0,
+            }
+        },
+    ),
+    "llama-dynamic": (
+        "LlamaConfig",
+        {
+            "max_position_embeddings": 16,
+            "rope_parameters": {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0},
+        },
+    ),
+    "mistral": ("MistralConfig", {"sliding_window": 7, "head_dim": 8}),
+    "mistral-no-window": ("MistralConfig", {"sliding_window": None}),
+}
+
+
+def make(name: str, folder: Path, *, seed: int = 0) -> transformers.PreTrainedModel:
+    """Write a tiny random checkpoint into `folder` and return transformers' own model of it, float32."""
+    kind, changes = MODELS[name]
+    config = getattr(transformers, kind)(**{**SIZES, **changes})
+    config._attn_implementation = "eager"
+    torch.manual_seed(seed)
+    model = transformers.AutoModelForCausalLM.from_config(config).float().eval()
+    with torch.no_grad():
+        for path, p in model.named_parameters():
+            # Weights large enough that a wrong layout moves logits by whole units, norms that are not all
+            # ones.
+            torch.nn.init.normal_(p, 1.0 if "norm" in path else 0.0, 0.2)
+    model.save_pretrained(folder)
+    return model
