@@ -39,7 +39,7 @@ class Source:
 
 
 def tracked() -> list[Path]:
-    """Return every file that git holds or would add; of an unpacked archive, every file that is not hidden."""
+    """Return every file that git holds or would add; of an unpacked archive, all that is not hidden."""
     if not (ROOT / ".git").exists():
         paths = (path for path in sorted(ROOT.rglob("*")) if path.is_file())
         return [path for path in paths if not any(part[0] == "." for part in path.relative_to(ROOT).parts)]
