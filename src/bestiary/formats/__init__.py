@@ -11,8 +11,8 @@ from types import MappingProxyType
 
 from torch import Tensor
 
-from bestiary.errors import CheckpointError
-from bestiary.formats import ggml
+from ..errors import CheckpointError
+from . import ggml
 
 __all__ = ["FORMATS", "Format", "get"]
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bestiary.errors import CheckpointError
+from ..errors import CheckpointError
 
 # The sixteen values of the non-linear four-bit formats (ggml-common.h, kvalues_iq4nl).
 IQ4_VALUES = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)

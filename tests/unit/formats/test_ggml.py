@@ -11,17 +11,12 @@ from torch import Tensor
 from bestiary.errors import CheckpointError
 from bestiary.formats import FORMATS, get
 from tests.goldens import cases
+from tests.packed import HALF_FIELDS
 
 NAMES = list(FORMATS)
 # Bit patterns of float16 scales that go wrong first: zeros, the least and largest subnormal, the least
 # normal, one, the largest, infinities.
 ODD_HALVES = (0x0000, 0x8000, 0x0001, 0x03FF, 0x0400, 0x3C00, 0xBC00, 0x7BFF, 0xFBFF, 0x7C00, 0xFC00)
-# Where the float16 fields of each block stand, to plant the above.
-HALF_FIELDS = {
-    "F16": [0], "BF16": [0], "Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "Q8_0": [0],
-    "Q2_K": [80, 82], "Q3_K": [108], "Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208],
-    "IQ4_NL": [0], "IQ4_XS": [0],
-}  # fmt: skip
 
 
 def by_gguf(packed: np.ndarray, name: str) -> np.ndarray:
