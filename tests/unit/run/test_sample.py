@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from bestiary.run import sample
 from bestiary.run.params import SamplingParams
 from bestiary.run.sample import History
 
-NOTHING = torch.zeros(1, 1, dtype=torch.long)
+NOTHING: Any = torch.zeros(1, 1, dtype=torch.long)
 
 
 def logits(rows: int = 4, size: int = 3000, scale: float = 3.0) -> Tensor:
@@ -64,7 +65,8 @@ def test_top_p_keeps_the_fewest_that_reach_p() -> None:
 @pytest.mark.parametrize("p", [1e-6, 0.05, 0.5, 1.0])
 def test_min_p(p: float) -> None:
     x = logits(size=300, scale=5.0)
-    same_kept(sample.min_p(x, p), hf.MinPLogitsWarper(p)(NOTHING, x))
+    theirs: Any = hf.MinPLogitsWarper(p)
+    same_kept(sample.min_p(x, p), theirs(NOTHING, x))
 
 
 @pytest.mark.parametrize("p", [0.01, 0.2, 0.9, 0.99])
@@ -123,7 +125,8 @@ def test_history_sees_prompt_and_answer() -> None:
 def test_bias() -> None:
     x = logits(size=50)
     biases = {3: 2.5, 49: -100.0}
-    theirs = hf.SequenceBiasLogitsProcessor({(token,): value for token, value in biases.items()})
+    named: Any = {(token,): value for token, value in biases.items()}
+    theirs: Any = hf.SequenceBiasLogitsProcessor(named)
     torch.testing.assert_close(sample.bias(x, biases), theirs(torch.zeros(4, 1, dtype=torch.long), x))
     torch.testing.assert_close(sample.bias(x[0], biases), sample.bias(x, biases)[0])
 
@@ -139,9 +142,10 @@ def test_everything_in_transformers_order() -> None:
         min_p=0.002,
         typical_p=0.9,
     )
-    theirs = hf.LogitsProcessorList(
+    named: Any = {(5,): 4.0}
+    theirs: Any = hf.LogitsProcessorList(
         [
-            hf.SequenceBiasLogitsProcessor({(5,): 4.0}),
+            hf.SequenceBiasLogitsProcessor(named),
             hf.RepetitionPenaltyLogitsProcessor(1.2),
             hf.TemperatureLogitsWarper(0.8),
             hf.TopKLogitsWarper(200),
