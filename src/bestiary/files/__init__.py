@@ -1,0 +1,98 @@
+"""Weight files as a stranger sends them: safetensors, torch .bin, GGUF, and folders of shards.
+
+Nothing is trusted: every header is checked before it is used, a pickle is read as data, a name never leaves
+its folder, and whatever is wrong is one CheckpointError that names the file, the tensor, the byte and the
+remedy. Opening reads headers only; a tensor is a view of the file's memory map.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..errors import CheckpointError
+from . import archive, gguf, index, safetensors, torchbin
+from .entries import Checkpoint, Entry, Kind
+from .paths import resolve
+from .source import Source
+
+__all__ = ["Checkpoint", "Entry", "open_checkpoint"]
+
+_KINDS: dict[str, Kind] = {
+    ".safetensors": "safetensors",
+    ".bin": "bin",
+    ".pt": "bin",
+    ".pth": "bin",
+    ".ckpt": "bin",
+    ".gguf": "gguf",
+}
+_READERS: dict[Kind, index.Reader] = {
+    "safetensors": safetensors.read,
+    "bin": torchbin.read,
+    "gguf": gguf.read,
+}
+# What a published folder calls its weights, best first.
+_PUBLISHED = (
+    "model.safetensors.index.json",
+    "model.safetensors",
+    "pytorch_model.bin.index.json",
+    "pytorch_model.bin",
+)
+_INDEX = ".index.json"
+
+
+def open_checkpoint(path: str | Path) -> Checkpoint:
+    """Open a model's weights: a file, an index of shards, or a folder that holds them.
+
+    In a folder the published names are looked for first (an index before a single file, safetensors before
+    .bin), then the only file, or the only split GGUF, of a kind. Raises CheckpointError.
+    """
+    path = Path(path)
+    file = _find(path) if path.is_dir() else path
+    if file.name.endswith(_INDEX):
+        kind = _KINDS.get(Path(file.name.removesuffix(_INDEX)).suffix)
+        if kind is None or kind == "gguf":
+            raise CheckpointError("is no index of weights", file=file, remedy="Name the folder it lies in")
+        return Checkpoint(path, kind, *index.read(file, _READERS[kind]))
+    if _KINDS.get(file.suffix.lower()) == "gguf":
+        return Checkpoint(path, "gguf", *gguf.read_split(file))
+    source = Source.open(file)
+    kind = _KINDS.get(file.suffix.lower()) or _kind(source)
+    entries, metadata = _READERS[kind](source)
+    return Checkpoint(path, kind, entries, metadata, [source])
+
+
+def _kind(source: Source) -> Kind:
+    """Tell the kind of a file whose name does not (a blob of a cache) by how it begins."""
+    begin = bytes(source.data[:10])
+    if begin.startswith(b"GGUF"):
+        return "gguf"
+    if archive.is_archive(source) or begin.startswith(b"\x80"):
+        return "bin"
+    if begin[8:9] == b"{":
+        return "safetensors"
+    raise source.error("is no weight file known here", remedy="Name a .safetensors, .gguf or .bin file")
+
+
+def _find(folder: Path) -> Path:
+    """Return the weight file of a folder, or its index."""
+    try:
+        names = sorted(each.name for each in os.scandir(folder))
+    except OSError as error:
+        reason = f"cannot be listed: {error.strerror}"
+        raise CheckpointError(reason, file=folder, remedy="Check the path") from error
+    for name in _PUBLISHED:
+        if name in names:
+            return resolve(folder, name)
+    for kind in (".safetensors", ".bin", ".gguf", ".pth", ".pt", ".ckpt"):
+        found = [name for name in names if name.endswith((kind, kind + _INDEX))]
+        indexes = [name for name in found if name.endswith(_INDEX)]
+        whole = indexes or [name for name in found if not gguf.is_later_part(name)]
+        if len(whole) > 1:
+            listed = ", ".join(whole[:10])
+            reason = f"holds several weight files: {listed}"
+            raise CheckpointError(reason, file=folder, remedy="Name one of them")
+        if whole:
+            return resolve(folder, whole[0])
+    remedy = "Name a folder with a .safetensors, .gguf or .bin file"
+    raise CheckpointError("holds no weight file", file=folder, remedy=remedy)

@@ -1,0 +1,104 @@
+"""JSON as RFC 8259 means it, bounded: what `json.loads` would let through is refused before it costs
+anything.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any
+
+DEPTH = 64
+_LARGEST = 2**63
+
+# A string, or the rest of the text when its end is missing: each byte is looked at once, whatever the input.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
+_NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
+_INNERMOST = re.compile(rb"\[\]|\{\}")
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+class InvalidJSONError(ValueError):
+    """Why a text is no JSON that we read, and the character where that was seen, if it is one place."""
+
+    def __init__(self, reason: str, offset: int | None = None) -> None:
+        super().__init__(reason)
+        self.reason, self.offset = reason, offset
+
+
+def parse(data: bytes, *, lenient: bool = False) -> Any:
+    """Return the value that UTF-8 JSON text holds.
+
+    lenient: read what published config files do: of a key written twice the last counts (Aquila2-34B-16K has
+    one), and an integer past 64 bits becomes a float (`model_max_length` is often int(1e30)). Otherwise both
+    are refused. Raises InvalidJSONError: not UTF-8, not JSON, NaN or Infinity, a number past float64, half a
+    surrogate pair, or nested deeper than 64 levels.
+    """
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidJSONError(f"not UTF-8 text: {error.reason}", error.start) from None
+    if _deep(data):
+        raise InvalidJSONError(f"not JSON: brackets do not match, or are nested deeper than {DEPTH} levels")
+    decoder = json.JSONDecoder(
+        object_pairs_hook=None if lenient else _unique,
+        parse_int=_integer_or_float if lenient else _integer,
+        parse_float=_float,
+        parse_constant=_constant,
+    )
+    try:
+        value = decoder.decode(text)
+    except json.JSONDecodeError as error:
+        raise InvalidJSONError(f"not JSON: {error.msg}", error.pos) from None
+    if _SURROGATE.search(text) and _half_surrogate(value):
+        raise InvalidJSONError("half of a surrogate pair in a string")
+    return value
+
+
+def _deep(data: bytes) -> bool:
+    """Tell whether brackets remain when the innermost pairs are taken away as often as the depth allows."""
+    left = _STRING.sub(b"", data).translate(None, _NOT_BRACKETS)
+    for _ in range(DEPTH):
+        if not left:
+            return False
+        left = _INNERMOST.sub(b"", left)
+    return bool(left)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise InvalidJSONError(f"the key {key[:200]!r} is there twice")
+        found[key] = value
+    return found
+
+
+def _integer(text: str) -> int:
+    # Twenty characters hold every 64-bit integer; int() of a million digits would take for ever.
+    if len(text) <= 20 and abs(value := int(text)) <= _LARGEST:
+        return value
+    raise InvalidJSONError(f"the integer that begins {text[:24]} is past 64 bits")
+
+
+def _integer_or_float(text: str) -> int | float:
+    return value if len(text) <= 20 and abs(value := int(text)) <= _LARGEST else _float(text)
+
+
+def _float(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise InvalidJSONError(f"the number {text[:24]} is past float64")
+    return value
+
+
+def _constant(text: str) -> float:
+    raise InvalidJSONError(f"{text} is no JSON")
+
+
+def _half_surrogate(value: Any) -> bool:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
