@@ -118,9 +118,9 @@ def _usable(path: Path, name: str) -> Path:
     files = cache.weight_files(path)
     if not files:
         raise HubError(f"{path} holds no weights: no file ends in {', '.join(cache.WEIGHTS)}")
-    if missing := cache.missing_shards(files):
-        raise HubError(f"{path} lacks {len(missing)} shards of its weights; the first is {missing[0]}")
-    return _one(files, path, name, [str(file) for file in files])
+    if missing := cache.missing_shard(files):
+        raise HubError(f"{path} lacks a part of its weights: {missing}")
+    return _one(files, path, name, str)
 
 
 def _cached(name: Name) -> Path:
@@ -138,18 +138,20 @@ def _cached(name: Name) -> Path:
         found = (str(file.relative_to(folder)) for file in sorted(folder.rglob("*.gguf")))
         raise HubError(f"{name} is not here{_nearest(name.file, found)}\nTry: bestiary pull {name}")
     files = cache.weight_files(folder)
-    if not files or cache.missing_shards(files):
+    if not files or cache.missing_shard(files):
         raise HubError(f"{name}: its download in {folder} is not complete.\nTry: bestiary pull {name}")
-    return _one(files, folder, str(name), [str(Name(name.repo, name.revision, file.name)) for file in files])
+    return _one(files, folder, str(name), lambda file: str(Name(name.repo, name.revision, file.name)))
 
 
-def _one(files: list[Path], folder: Path, name: str, spelled: list[str]) -> Path:
-    """The folder, or the GGUF file in it, each of which is a model of its own."""
+def _one(files: list[Path], folder: Path, name: str, spell: Callable[[Path], str]) -> Path:
+    """The folder, or the one GGUF file in it (the first, if it was split): each is a model of its own."""
     if files[0].suffix.lower() != ".gguf":
         return folder
-    if len(files) > 1:
-        raise HubError(f"{name} holds {len(files)} GGUF models; name one:\n  " + "\n  ".join(spelled[:40]))
-    return files[0]
+    firsts = [file for file in files if not cache.is_later_shard(file.name)]
+    if len(firsts) != 1:
+        listed = "\n  ".join(spell(file) for file in firsts[:40])
+        raise HubError(f"{name} holds {len(firsts)} GGUF models; name one:\n  {listed}")
+    return firsts[0]
 
 
 def _nearest(wanted: str, known: Iterable[str]) -> str:

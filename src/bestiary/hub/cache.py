@@ -22,7 +22,7 @@ from .names import Name
 WEIGHTS = (".safetensors", ".bin", ".gguf")
 # Other things that are saved as .bin beside a model's weights.
 NOT_WEIGHTS = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state.*)\.bin|consolidated.*")
-_SHARD = re.compile(r"(?P<stem>.+)-(?P<at>\d{5})-of-(?P<of>\d{5})(?P<kind>\.\w+)")
+SHARD = re.compile(r"(?P<stem>.+)-(?P<at>\d{5})-of-(?P<of>\d{5})(?P<kind>\.\w+)")
 
 
 @dataclass(frozen=True)
@@ -88,15 +88,23 @@ def weight_files(folder: Path) -> list[Path]:
     return []
 
 
-def missing_shards(files: list[Path]) -> list[str]:
-    """The shards `X-00002-of-00005.ext` that should be beside the ones given and are not."""
-    here = {path.name for path in files}
-    wanted: set[str] = set()
-    for found in filter(None, map(_SHARD.fullmatch, sorted(here))):
-        stem, of, kind = found["stem"], found["of"], found["kind"]
-        # A hostile name could announce 99999 shards; that many names are still only a few megabytes.
-        wanted.update(f"{stem}-{at:05d}-of-{of}{kind}" for at in range(1, int(of) + 1))
-    return sorted(wanted - here)
+def missing_shard(files: list[Path]) -> str | None:
+    """The first of the shards `X-00002-of-00005.ext` that should be beside the ones given and is not."""
+    sets: dict[tuple[str, str, str], set[int]] = {}
+    for found in filter(None, (SHARD.fullmatch(path.name) for path in files)):
+        sets.setdefault((found["stem"], found["of"], found["kind"]), set()).add(int(found["at"]))
+    for (stem, of, kind), here in sets.items():
+        # One more than there are is far enough to look: a name may announce 99,999.
+        lost = next((at for at in range(1, len(here) + 2) if at not in here), 0)
+        if lost <= int(of):
+            return f"{stem}-{lost:05d}-of-{of}{kind}"
+    return None
+
+
+def is_later_shard(name: str) -> bool:
+    """Whether a file name is that of a shard other than the first, which stands for them all."""
+    found = SHARD.fullmatch(name)
+    return found is not None and int(found["at"]) != 1
 
 
 def snapshot(name: Name) -> Path | None:
@@ -140,14 +148,21 @@ def hub_models() -> Iterator[Local]:
         for commit in sorted(path for path in (folder / "snapshots").glob("*") if path.is_dir()):
             here = snapshot(Name(repo))
             name = Name(repo) if commit == here else Name(repo, commit.name)
-            files = weight_files(commit)
-            if not files:
-                continue
-            kind = files[0].suffix.lower().removeprefix(".")
-            if kind == "gguf" and len(files) > 1:
-                yield from (
-                    Local(str(Name(repo, name.revision, f.name)), f, kind, f.stat().st_size) for f in files
-                )
-            else:
-                total = sum(path.stat().st_size for path in commit.rglob("*") if path.is_file())
-                yield Local(str(name), commit, kind, total, not missing_shards(files))
+            yield from _in_snapshot(name, commit)
+
+
+def _in_snapshot(name: Name, folder: Path) -> Iterator[Local]:
+    """The model of a snapshot; or its models, where each GGUF file is one."""
+    files = weight_files(folder)
+    if not files:
+        return
+    kind, complete = files[0].suffix.lower().removeprefix("."), missing_shard(files) is None
+    firsts = [path for path in files if not is_later_shard(path.name)]
+    if kind == "gguf" and len(firsts) > 1:
+        for path in firsts:
+            yield Local(
+                str(Name(name.repo, name.revision, path.name)), path, kind, path.stat().st_size, complete
+            )
+        return
+    total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    yield Local(str(name), firsts[0] if kind == "gguf" and firsts else folder, kind, total, complete)

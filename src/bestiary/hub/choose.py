@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 from ..errors import HubError
-from .cache import NOT_WEIGHTS, WEIGHTS
+from .cache import NOT_WEIGHTS, SHARD, WEIGHTS, is_later_shard
 from .names import Name, is_inside
 
 # Configs, tokenizers, templates, the licence, and the model card, which states it.
@@ -35,12 +35,13 @@ def choose(sizes: Mapping[str, int], name: Name) -> list[str]:
     if name.file is not None:
         if name.file not in sizes:
             raise HubError(f"{name.repo} has no file {name.file}; it has:{_offers(sizes, name) or ' none'}")
-        return [*beside, name.file]
+        return [*beside, *_parts(sizes, name.file)]
     top = [path for path in sizes if "/" not in path]
     for kind in WEIGHTS:
         weights = _weights(top, kind)
-        if kind == ".gguf" and len(weights) > 1:
-            raise HubError(f"{name.repo} holds {len(weights)} GGUF models; name one:{_offers(sizes, name)}")
+        firsts = [path for path in weights if not is_later_shard(path)]
+        if kind == ".gguf" and len(firsts) > 1:
+            raise HubError(f"{name.repo} holds {len(firsts)} GGUF models; name one:{_offers(sizes, name)}")
         if weights:
             return [*beside, *(path for path in top if path.endswith(f"{kind}.index.json")), *weights]
     raise HubError(
@@ -55,8 +56,21 @@ def _weights(top: list[str], kind: str) -> list[str]:
     return [path for path in weights if _CANONICAL.fullmatch(path)] or weights
 
 
+def _parts(sizes: Mapping[str, int], file: str) -> list[str]:
+    """The file, or all shards of the set that it is one of."""
+    if (shard := SHARD.fullmatch(file)) is None:
+        return [file]
+    mine = shard.group("stem", "of", "kind")
+    found = (SHARD.fullmatch(path) for path in sizes)
+    return [other.string for other in found if other and other.group("stem", "of", "kind") == mine]
+
+
 def _offers(sizes: Mapping[str, int], name: Name) -> str:
     """The model files a user can name, one a line, each spelled as `pull` takes it."""
     files = [path for path in sorted(sizes) if path.endswith((".gguf", ".safetensors"))]
-    lines = [f"\n  {Name(name.repo, name.revision, path)}  {sizes[path] / 1e9:.2f} GB" for path in files]
-    return "".join(lines[:_MOST_OFFERS])
+    firsts = [path for path in files if not is_later_shard(path)][:_MOST_OFFERS]
+    lines = []
+    for path in firsts:
+        nbytes = sum(sizes[part] for part in _parts(sizes, path))
+        lines.append(f"\n  {Name(name.repo, name.revision, path)}  {nbytes / 1e9:.2f} GB")
+    return "".join(lines)

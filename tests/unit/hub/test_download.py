@@ -102,6 +102,18 @@ def test_one_gguf_file_of_several(hub: Hub) -> None:
         local.pull("org/name-GGUF:other.gguf")
 
 
+def test_a_split_gguf_is_one_model(hub: Hub) -> None:
+    parts = {f"big-0000{i}-of-00002.gguf": bytes([i]) for i in (1, 2)}
+    repo = hub.add("org/name", {"config.json": b"{}", **parts, "small.gguf": b"s"})
+    path = local.pull("org/name:big-00001-of-00002.gguf")
+    assert path.name == "big-00001-of-00002.gguf"
+    assert hub.sent() == {"config.json", *parts}
+    assert local.resolve("org/name") == path
+    del repo.files["small.gguf"]
+    repo.commits = {"main": OTHER_COMMIT}
+    assert local.pull("org/name").read_bytes() == b"\1"
+
+
 def test_names_that_are_patterns_mean_themselves(hub: Hub) -> None:
     hub.add("org/name", {"config.json": b"{}", "a[1].gguf": b"right", "a1.gguf": b"wrong"})
     assert local.pull("org/name:a[1].gguf").read_bytes() == b"right"

@@ -94,7 +94,7 @@ def test_a_path_comes_before_the_hub_and_the_roster_before_both(home: Path) -> N
         ("llma/model.gguf", "no such file or folder"),
         ("empty", "empty holds no weights: no file ends in .safetensors, .bin, .gguf"),
         ("two", "two holds 2 GGUF models; name one:\n  two/a.gguf\n  two/b.gguf"),
-        ("part", "part lacks 1 shards of its weights; the first is model-00002-of-00002.safetensors"),
+        ("part", "part lacks a part of its weights: model-00002-of-00002.safetensors"),
         ("fifo", "fifo is neither a regular file nor a folder"),
         ("smolm2", r"smolm2 is not here \(.*/hub\). Did you mean 'smollm2'\?\nTry: bestiary pull smolm2"),
         ("orgg/naem", r"Did you mean 'org/name'\?"),
