@@ -29,7 +29,7 @@ from bestiary.run.score import kl_divergence, top1_agreement
 from bestiary.text.tokenizer import open_tokenizer
 
 HERE = Path(__file__).parent
-ENGINES = ("bestiary", "llama.cpp", "transformers-bfloat16", "transformers-float32")
+ENGINES = ("bestiary", "llama.cpp", "transformers", "transformers-bfloat16", "transformers-float32")
 EXACT = "transformers-float32"
 PREFILL, DECODE, PROMPT = 512, 128, 16
 

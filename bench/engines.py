@@ -2,7 +2,8 @@
 
     python bench/engines.py ENGINE MODEL.gguf THREADS
 
-Engines: bestiary, llama.cpp (llama-cpp-python), transformers-float32, transformers-bfloat16.
+Engines: bestiary, llama.cpp (llama-cpp-python), transformers (weights packed, as it loads a GGUF file by default),
+transformers-float32 and transformers-bfloat16 (the file dequantised into that type as a whole).
 Commands: {"do": "prefill", "ids": [...]}   seconds to take in a prompt and give the last logits
           {"do": "decode", "ids": [...]}    seconds to take in ids one by one, each with its logits
           {"do": "logits", "ids": [...], "file": "x.npy"}   logits of every position, float32
@@ -99,7 +100,7 @@ class LlamaCpp:
 
 
 class Transformers:
-    """transformers, which dequantises the whole file into the given type."""
+    """transformers: its default for a GGUF file, or the whole file dequantised into the given type."""
 
     def __init__(self, path: str, threads: int, dtype: str) -> None:
         import torch
@@ -108,9 +109,11 @@ class Transformers:
         torch.set_num_threads(threads)
         transformers.logging.disable_progress_bar()
         self.torch, self.version = torch, f"transformers {transformers.__version__}"
-        file = Path(path)
+        file, arguments = Path(path), dict[str, Any]()
+        if dtype:
+            arguments["quantization_config"] = transformers.GgufConfig(dequantize=True)
         self.model = transformers.AutoModelForCausalLM.from_pretrained(
-            file.parent, gguf_file=file.name, dtype=getattr(torch, dtype), local_files_only=True
+            file.parent, gguf_file=file.name, dtype=dtype or "float32", local_files_only=True, **arguments
         ).eval()
         self.reset()
 
@@ -135,7 +138,7 @@ def start(name: str, path: str, threads: int) -> Engine:
         return Bestiary(path, threads)
     if name == "llama.cpp":
         return LlamaCpp(path, threads)
-    return Transformers(path, threads, name.removeprefix("transformers-"))
+    return Transformers(path, threads, name.removeprefix("transformers").removeprefix("-"))
 
 
 def peak_memory() -> int:

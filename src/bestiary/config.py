@@ -150,7 +150,7 @@ class Config:
             if value is not None and key not in self._read and key not in INERT and not key.startswith("_")
         }
         if left:
-            named = ", ".join(f"{_short(key)} = {_short(value)}" for key, value in list(left.items())[:10])
+            named = ", ".join(f"{key[:80]} = {_short(value)}" for key, value in list(left.items())[:10])
             raise ConfigError(
                 f"{self.where} sets {len(left)} key(s) that this family does not compute: {named}. "
                 "Loading it anyway could give wrong numbers; remove a key only if you know it has no effect"

@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -124,7 +123,7 @@ def published(loaded: Loaded) -> dict[str, Tensor]:
         seen.add(id(tensor))
         owner = loaded.model.get_submodule(name.rpartition(".")[0])
         if isinstance(owner, PackedLinear | PackedEmbedding) and name.endswith(".weight"):
-            out[theirs] = _unpacked(owner.format.name, tensor, theirs)
+            out[theirs] = _unpacked(owner.fmt.name, tensor, theirs)
         else:
             out[theirs] = _as_published(tensor.detach(), loaded.checkpoint.entries.get(theirs))
     return out
@@ -190,21 +189,21 @@ def _fill(
             raise _misfit(
                 entry, f"has shape {list(entry.shape)}, and the config makes it {list(target.shape)}"
             )
-        value = _value(entry, dtype, device)
+        value = _value(entry, dtype, device)  # one object under all of its tied names
         if (before := filled.get(id(target))) is not None:
             if not torch.equal(before, value):
                 raise _misfit(entry, f"differs from the tensor that the config ties it to ({ours})")
             continue
         filled[id(target)] = value
         for name in (n for n, t in wanted.items() if t is target):
-            _place(model, name, value, entry)
+            _place(model, name, value, entry, dtype)
         done += entry.nbytes
         if progress is not None:
             progress(done, total)
 
 
-def _value(entry: Entry, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """An entry's tensor as the model will hold it: bytes when it stays packed, floats otherwise."""
+def _value(entry: Entry, dtype: torch.dtype, device: torch.device) -> Tensor | nn.Parameter:
+    """Return an entry's tensor as the model will hold it: a Parameter, or bytes when it stays packed."""
     tensor = entry.read()
     if entry.dtype in FLOATS:
         kind = FLOATS[entry.dtype]
@@ -216,28 +215,31 @@ def _value(entry: Entry, dtype: torch.dtype, device: torch.device) -> Tensor:
         raise _misfit(entry, f"holds {entry.dtype} where weights should be")
     elif len(entry.shape) != 2:
         tensor = FORMATS[entry.dtype].decode(tensor).to(dtype)
-    return tensor.to(device)
+    return tensor.to(device) if tensor.dtype == torch.uint8 else nn.Parameter(tensor.to(device))
 
 
-def _place(model: nn.Module, name: str, value: Tensor, entry: Entry) -> None:
+def _place(
+    model: nn.Module, name: str, value: Tensor | nn.Parameter, entry: Entry, dtype: torch.dtype
+) -> None:
     path, _, leaf = name.rpartition(".")
     owner = model.get_submodule(path)
-    if value.dtype != torch.uint8:
-        owner.register_parameter(leaf, nn.Parameter(value))
+    if isinstance(value, nn.Parameter):
+        owner.register_parameter(leaf, value)
         return
-    packed = _packed(owner, entry)
+    packed = _packed(owner, entry, dtype)
     packed.weight = value
     swap(model, path.replace(".", r"\."), lambda _: packed)
 
 
-def _packed(owner: nn.Module, entry: Entry) -> Any:
+def _packed(owner: nn.Module, entry: Entry, dtype: torch.dtype) -> PackedLinear | PackedEmbedding:
     fmt = FORMATS[entry.dtype]
-    if isinstance(owner, nn.Linear):
-        packed = PackedLinear(owner.in_features, owner.out_features, fmt, bias=owner.bias is not None)
-        packed.bias = owner.bias
-        return packed
-    if isinstance(owner, nn.Embedding):
-        return PackedEmbedding(owner.num_embeddings, owner.embedding_dim, fmt)
+    with torch.device("meta"):  # its own weight is about to be replaced
+        if isinstance(owner, nn.Linear):
+            packed = PackedLinear(owner.in_features, owner.out_features, fmt, bias=owner.bias is not None)
+            packed.bias = owner.bias
+            return packed
+        if isinstance(owner, nn.Embedding):
+            return PackedEmbedding(owner.num_embeddings, owner.embedding_dim, fmt, dtype=dtype)
     raise _misfit(entry, f"is packed as {entry.dtype}, and {type(owner).__name__} weights are not")
 
 

@@ -32,8 +32,8 @@ class Match:
 
     targets: Mapping[str, str]  # published name -> ours
     dropped: frozenset[str]
-    missing: tuple[str, ...]  # ours
-    stray: tuple[str, ...]  # published
+    missing: tuple[str, ...]  # published names
+    stray: tuple[str, ...]
 
     def check(self, file: object) -> None:
         """Raise CheckpointError unless every tensor of both sides has its counterpart."""
@@ -69,8 +69,11 @@ def match(rules: Rules, published: Iterable[str], wanted: Mapping[str, object]) 
         else:
             targets[name] = ours
     filled = {wanted[ours] for ours in targets.values()}
-    missing = tuple(name for name, storage in wanted.items() if storage not in filled)
-    return Match(targets, frozenset(dropped), missing, tuple(stray))
+    lacking: dict[object, str] = {}  # tied tensors under their first name
+    for name, storage in wanted.items():
+        if storage not in filled:
+            lacking.setdefault(storage, published_name(rules, name) or name)
+    return Match(targets, frozenset(dropped), tuple(lacking.values()), tuple(stray))
 
 
 def published_name(rules: Rules, ours: str) -> str | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.testing import CompileCounter
 
 from bestiary.context import Cache, Full, Paged, Pool, Stream
 from bestiary.errors import RequestError
@@ -144,7 +145,7 @@ def test_only_the_picked_positions_reach_the_head(model: Decoder) -> None:
 def test_a_step_compiles_without_breaks(model: Decoder) -> None:
     """One graph serves every step of a rectangle whose rows stand anywhere."""
     torch._dynamo.reset()
-    counter = torch._dynamo.testing.CompileCounter()
+    counter = CompileCounter()
     step: Callable[[Tensor, Tensor, Cache], Tensor] = torch.compile(
         lambda ids, positions, cache: model(ids, Stream(positions, cache)), backend=counter, fullgraph=True
     )
