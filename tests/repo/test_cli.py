@@ -1,0 +1,48 @@
+"""The command line starts quickly and its documented help is the help it prints."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from bestiary.cli import COMMANDS
+from tools import cli_docs
+
+# Each takes longer to import than a help text may take to appear.
+HEAVY = ("torch", "numpy", "transformers", "tokenizers", "sentencepiece", "huggingface_hub", "jinja2", "rich")
+
+
+def test_help_imports_nothing_heavy() -> None:
+    script = (
+        "import sys\nfrom bestiary.cli import main\n"
+        "status = main(['--help'])\n"
+        f"print([name for name in {HEAVY} if name in sys.modules], status, file=sys.stderr)"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ran.stderr == "[] 0\n"
+    assert "usage: bestiary" in ran.stdout
+
+
+def test_the_page_of_commands_is_what_they_print() -> None:
+    written = cli_docs.PAGE.read_text(encoding="utf-8")
+    assert written == cli_docs.page(), "the help texts have changed: run `make docs`"
+
+
+@pytest.mark.parametrize("command", [None, *COMMANDS])
+def test_the_page_shows_the_real_output(command: str | None) -> None:
+    """The page is made in this process; the program itself must print the same."""
+    arguments = [sys.executable, "-m", "bestiary", *([command] if command else []), "--help"]
+    ran = subprocess.run(
+        arguments, capture_output=True, text=True, check=True, env={"COLUMNS": cli_docs.COLUMNS, "PATH": ""}
+    )
+    assert ran.stderr == ""
+    assert cli_docs.portable(ran.stdout).strip() in cli_docs.PAGE.read_text(encoding="utf-8")
+
+
+def test_older_help_texts_are_made_alike() -> None:
+    older = "  -t N, --threads N  how many\n  -v, --verbose      more\n  --seed N           same\n"
+    assert cli_docs.portable(older) == (
+        "  -t, --threads N  how many\n  -v, --verbose      more\n  --seed N           same\n"
+    )
