@@ -51,7 +51,7 @@ check: $(VENV)/.dev
 
 bench: $(VENV)/.bench
 	@$(BIN)/bestiary pull $(MODEL)
-	$(BIN)/python bench/compare.py
+	$(BIN)/python bench/cpu.py
 
 docs: $(VENV)/.run
 	$(BIN)/python -m tools.cli_docs
