@@ -59,7 +59,7 @@ def kl_divergence(reference: Tensor, logits: Tensor) -> float:
     return total / len(reference)
 
 
-def top_agreement(reference: Tensor, logits: Tensor) -> float:
+def top1_agreement(reference: Tensor, logits: Tensor) -> float:
     """Return the fraction of rows in which both find the same token likeliest. Both are logits (N, V)."""
     same = [int((theirs.argmax(-1) == ours.argmax(-1)).sum()) for theirs, ours in _rows(reference, logits)]
     return sum(same) / len(reference)

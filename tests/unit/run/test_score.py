@@ -61,11 +61,11 @@ def test_kl_divergence_is_torchs() -> None:
     assert score.kl_divergence(p, p + 5) == pytest.approx(0, abs=1e-6)  # a shift of logits is no difference
 
 
-def test_top_agreement_counts_rows() -> None:
+def test_top1_agreement_counts_rows() -> None:
     p = torch.randn(300, 40)
     q = p.clone()
     q[::3] = -q[::3]
-    assert score.top_agreement(p, q) == pytest.approx(200 / 300)
+    assert score.top1_agreement(p, q) == pytest.approx(200 / 300)
 
 
 @pytest.mark.parametrize(
@@ -73,6 +73,6 @@ def test_top_agreement_counts_rows() -> None:
     [(torch.zeros(2, 3), torch.zeros(3, 3)), (torch.zeros(3), torch.zeros(3)), (torch.zeros(0, 3),) * 2],
 )
 def test_unlike_logits_are_refused(p: torch.Tensor, q: torch.Tensor) -> None:
-    for compare in (score.kl_divergence, score.top_agreement):
+    for compare in (score.kl_divergence, score.top1_agreement):
         with pytest.raises(RequestError, match="should both be"):
             compare(p, q)

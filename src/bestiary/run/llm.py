@@ -1,0 +1,306 @@
+"""The object that people use: a model with its tokenizer and its chat template, from a name to text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike, fspath
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, cast
+
+import torch
+
+from .. import hub
+from ..errors import ConfigError, RequestError, TemplateError
+from ..files.paths import read_json
+from ..load import Loaded, Progress, load
+from ..models import Decoder
+from ..text.chat import ChatTemplate, open_template
+from ..text.tokenizer import Tokenizer, open_tokenizer
+from . import threads as cores
+from .generate import Chunk, FinishReason, Session, Vocabulary, generate
+from .params import SamplingParams, show
+from .sample import Logprob
+
+# A prompt as text, or as ids where the caller decides what is a control token.
+TextOrIds = str | Sequence[int]
+# Messages (text.chat.Message says what may be in one) and tools are plain dictionaries.
+Conversation = Sequence[Mapping[str, Any]]
+Tools = Sequence[Mapping[str, Any]]
+
+_GENERATION_LIMIT = 1 << 20  # bytes of a generation_config.json; published ones have a few hundred
+
+
+@dataclass(frozen=True)
+class CompletionOutput:
+    """One answer.
+
+    token_ids holds all that was generated, also the end token or the stop string, which the text leaves out.
+    logprobs has one entry a token, by token id; None when none were asked for.
+    """
+
+    index: int
+    text: str
+    token_ids: list[int]
+    finish_reason: FinishReason
+    logprobs: list[dict[int, Logprob]] | None = None
+
+
+@dataclass(frozen=True)
+class RequestOutput:
+    """The answers to one prompt. prompt: its text, for a chat with the template's; None where ids were
+    given.
+    """
+
+    prompt: str | None
+    prompt_token_ids: list[int]
+    outputs: list[CompletionOutput]
+
+    @property
+    def text(self) -> str:
+        """The text of the first answer."""
+        return self.outputs[0].text
+
+
+@dataclass(frozen=True)
+class _Request:
+    """A prompt that is ready to run."""
+
+    text: str | None
+    ids: list[int]
+    vocabulary: Vocabulary
+
+
+class LLM:
+    """A model that is ready to answer.
+
+    model: a name of the roster, a path, or a repository in the Hugging Face cache (see bestiary.hub). Nothing
+    is downloaded. device: "auto" is a GPU where there is one, else the CPU. dtype: what is computed in;
+    "auto" is float32 on a CPU and the file's own type on a GPU. Weights stay packed as the file has them.
+    context: tokens of a prompt and its answer together; None is as many as the model was published for.
+    Memory is taken as a conversation grows, not in advance. threads: of the whole process, as PyTorch counts
+    them; None is one for each core that is available. progress: called with (bytes done, bytes in all) as the
+    weights are read.
+
+    Raises HubError for a name that is not here; CheckpointError, ConfigError, TokenizerError or TemplateError
+    for a file that is refused; RequestError for an argument out of its bounds.
+    """
+
+    def __init__(
+        self,
+        model: str | PathLike[str] = "smollm2",
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        context: int | None = None,
+        threads: int | None = None,
+        chat_template: str | Path | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        place, count = _device(device), cores.checked(threads)
+        self.path = hub.resolve(fspath(model))
+        torch.set_num_threads(count)
+        # The small files first: what is wrong with them is said before gigabytes are read.
+        self.tokenizer: Tokenizer = open_tokenizer(self.path)
+        self.template = _template(chat_template, self.path, self.tokenizer)
+        loaded = load(self.path, device=place, dtype=dtype, progress=progress)
+        self.context = _context(context, loaded.context)
+        self._ends = _ends(self.tokenizer, loaded, self.path)
+        self._loaded: Loaded | None = loaded
+
+    @property
+    def model(self) -> Decoder:
+        """The model itself: model(tokens, context) gives logits."""
+        return self._open().model
+
+    def generate(
+        self, prompts: TextOrIds | Sequence[TextOrIds], params: SamplingParams | None = None
+    ) -> list[RequestOutput]:
+        """Continue a prompt, or each of several.
+
+        A prompt of text is text: the spelling of a control token in it is not that token. Where it should be,
+        give ids, as llm.tokenizer.encode(text, control=True) makes them; nothing is put in front of ids.
+        Raises RequestError, before anything is computed, for a prompt that is empty or does not fit the
+        context.
+        """
+        alone = isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], int))
+        listed = cast(Sequence[TextOrIds], [prompts] if alone else prompts)
+        return self._complete([self._continuation(prompt) for prompt in listed], params)
+
+    def chat(
+        self,
+        messages: Conversation | Sequence[Conversation],
+        params: SamplingParams | None = None,
+        *,
+        tools: Tools | None = None,
+        session: Session | None = None,
+    ) -> list[RequestOutput]:
+        """Answer a conversation, or each of several.
+
+        messages: [{"role": "user", "content": "Hello"}, ...]. tools: descriptions of functions, as JSON, for
+        a template with a place for them. session: the memory of one conversation. Raises RequestError for a
+        model without a chat template, and as generate does.
+        """
+        alone = len(messages) == 0 or _is_conversation(messages)  # the template says what is wrong with none
+        listed = cast(Sequence[Conversation], [messages] if alone else messages)
+        return self._complete([self._turn(one, tools) for one in listed], params, session)
+
+    def stream(
+        self,
+        prompt: TextOrIds | Conversation,
+        params: SamplingParams | None = None,
+        *,
+        tools: Tools | None = None,
+        session: Session | None = None,
+    ) -> Iterator[Chunk]:
+        """Continue a prompt or answer a conversation, a chunk a token, as they are computed.
+
+        Ctrl-C ends an answer with one more chunk, whose finish_reason is "abort", and is then raised.
+        Raises RequestError at the call, as generate and chat do.
+        """
+        if _is_conversation(prompt):
+            request = self._turn(cast(Conversation, prompt), tools)
+        else:
+            request = self._continuation(cast(TextOrIds, prompt))
+        return self._run(request, params, session)
+
+    def session(self) -> Session:
+        """Return the memory of one conversation. Given to each of its turns, a turn computes only what is
+        new.
+        """
+        return Session(self.model, self.context)
+
+    def close(self) -> None:
+        """Let go of the weights."""
+        if self._loaded is not None:
+            self._loaded.checkpoint.close()
+            self._loaded = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open(self) -> Loaded:
+        if self._loaded is None:
+            raise RequestError("this model was closed; open it again")
+        return self._loaded
+
+    def _continuation(self, prompt: TextOrIds) -> _Request:
+        if not isinstance(prompt, str):
+            return _Request(None, list(prompt), self._vocabulary(self._ends, continues=True))
+        bos = [self.tokenizer.bos] if self.tokenizer.add_bos and self.tokenizer.bos is not None else []
+        ids = bos + self.tokenizer.encode(prompt)
+        return _Request(prompt, ids, self._vocabulary(self._ends, continues=True))
+
+    def _turn(self, messages: Conversation, tools: Tools | None) -> _Request:
+        if self.template is None:
+            raise RequestError(
+                f"{self.path.name} has no chat template: it is no chat model, or its files lack it. "
+                "Use generate, or give the template: LLM(..., chat_template='chat_template.jinja')"
+            )
+        prompt = self.template.encode(messages, tools=tools)
+        ends = self._ends | self.template.stops
+        return _Request(prompt.text, prompt.ids, self._vocabulary(ends, continues=False))
+
+    def _vocabulary(self, ends: frozenset[int], *, continues: bool) -> Vocabulary:
+        size, rows = self.tokenizer.vocab_size, self._open().config.get("vocab_size")
+        size = min(size, rows) if isinstance(rows, int) else size
+        return Vocabulary(size, ends, lambda: self.tokenizer.stream(continues=continues))
+
+    def _run(
+        self, request: _Request, params: SamplingParams | None, session: Session | None
+    ) -> Iterator[Chunk]:
+        session = self.session() if session is None else session
+        if session.model is not self.model:
+            raise RequestError("this session belongs to another model; make one with llm.session()")
+        return generate(session, request.ids, params or SamplingParams(), request.vocabulary)
+
+    def _complete(
+        self, requests: Sequence[_Request], params: SamplingParams | None, session: Session | None = None
+    ) -> list[RequestOutput]:
+        if session is not None and len(requests) != 1:
+            raise RequestError(f"a session is the memory of one conversation; {len(requests)} were given")
+        # All are checked before the first is run.
+        runs = [self._run(request, params, session) for request in requests]
+        return [
+            RequestOutput(request.text, request.ids, _outputs(run))
+            for request, run in zip(requests, runs, strict=True)
+        ]
+
+
+def _outputs(chunks: Iterator[Chunk]) -> list[CompletionOutput]:
+    """Collect chunks, which come answer after answer."""
+    outputs: list[CompletionOutput] = []
+    pending: list[Chunk] = []
+    for chunk in chunks:
+        pending.append(chunk)
+        if chunk.finish_reason is not None:
+            text = "".join(one.text for one in pending)
+            ids = [i for one in pending for i in one.ids]
+            entries = [one.logprobs for one in pending if one.logprobs is not None]
+            outputs.append(CompletionOutput(chunk.index, text, ids, chunk.finish_reason, entries or None))
+            pending = []
+    return outputs
+
+
+def _is_conversation(value: object) -> bool:
+    return isinstance(value, Sequence) and len(value) > 0 and isinstance(value[0], Mapping)
+
+
+def _template(given: str | Path | None, path: Path, tokenizer: Tokenizer) -> ChatTemplate | None:
+    if given is None:
+        return open_template(path, tokenizer)
+    try:
+        source = str(given) if "{" in str(given) else Path(given).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TemplateError(f"chat template {given} cannot be read: {error}") from error
+    return ChatTemplate(source, tokenizer)
+
+
+def _device(name: str) -> torch.device:
+    gpu = torch.cuda.is_available()
+    if name == "auto":
+        return torch.device("cuda" if gpu else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise RequestError(
+            f"device={show(name)} is none that PyTorch knows; try auto, cpu or cuda"
+        ) from error
+    if device.type == "cuda" and not gpu:
+        raise RequestError(f"device={show(name)}: PyTorch finds no CUDA GPU here; use cpu")
+    return device
+
+
+def _context(asked: object, published: int) -> int:
+    if asked is None:
+        return published
+    if isinstance(asked, bool) or not isinstance(asked, int) or not 1 <= asked <= published:
+        raise RequestError(
+            f"context={show(asked)} should be a whole number from 1 to {published}, this model's own"
+        )
+    return asked
+
+
+def _ends(tokenizer: Tokenizer, loaded: Loaded, path: Path) -> frozenset[int]:
+    """Every token that ends an answer: the tokenizer's EOS, and what the model's other files name."""
+    metadata = loaded.checkpoint.metadata
+    named = [metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("eot", "eom")]
+    named += [tokenizer.eos, loaded.config.get("eos_token_id")]
+    file = (path if path.is_dir() else path.parent) / "generation_config.json"
+    if loaded.checkpoint.kind != "gguf" and file.is_file():
+        named.append(read_json(file, limit=_GENERATION_LIMIT).get("eos_token_id"))
+    ends: set[int] = set()
+    for value in named:
+        for i in value if isinstance(value, list) else [value]:
+            if i is not None and (isinstance(i, bool) or not isinstance(i, int)):
+                raise ConfigError(
+                    f"{path}: eos_token_id = {show(value)} should be a token id, or a list of them"
+                )
+            ends |= {i} if i is not None else set()
+    return frozenset(ends)
