@@ -20,7 +20,7 @@ from ..errors import CheckpointError, RequestError
 from ..models import Decoder, Pick
 from ..text.stream import StreamDecoder
 from .params import SamplingParams, show
-from .sample import History, Logprob, draw, keep, logprobs, penalise, uniform
+from .sample import History, Logprob, draw, keep, logprobs, narrow, penalise, uniform
 from .stops import StopStrings
 
 # Tokens of a prompt computed at once: enough for full speed, and few enough that the activations of a long
@@ -209,7 +209,10 @@ def _choose(
     if params.greedy:
         return int(token.item())
     point = torch.tensor(uniform(*place), dtype=torch.float64, device=logits.device)
-    return int(draw(keep(logits, params), point).item())
+    if params.top_k <= 0:
+        return int(draw(keep(logits, params), point).item())
+    logits, ids = narrow(logits, params.top_k)
+    return int(ids[draw(keep(logits, params), point)].item())
 
 
 def _history(ids: Sequence[int], params: SamplingParams, logits: Tensor) -> History | None:

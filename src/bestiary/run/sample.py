@@ -89,8 +89,8 @@ def top_k(logits: Tensor, k: int) -> Tensor:
 def top_p(logits: Tensor, p: float) -> Tensor:
     """Keep the fewest of the likeliest tokens whose probabilities reach p together (arXiv:1904.09751)."""
     size, probabilities = logits.shape[-1], logits.softmax(-1)
-    # The first 64 of 49,152 take 0.1 ms and nearly always reach p; to sort them all takes 1 to 12 ms.
-    for count in (64, 1024, size):
+    # Of 49,152 the first 64 take 0.1 ms and nearly always reach p, the first 4,096 0.6 ms, all 3 ms.
+    for count in (64, 4096, size):
         whole = count >= size
         most = probabilities.sort(descending=True).values if whole else probabilities.topk(count).values
         before = most.cumsum(-1, dtype=torch.float64) - most  # what the likelier ones reach
@@ -140,6 +140,16 @@ def keep(logits: Tensor, params: SamplingParams) -> Tensor:
     logits = top_p(logits, params.top_p) if params.top_p < 1 else logits
     logits = min_p(logits, params.min_p) if params.min_p > 0 else logits
     return typical(logits, params.typical_p) if params.typical_p < 1 else logits
+
+
+def narrow(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the logits that top_k would keep, and their ids in rising order. logits (V,).
+
+    What comes after is then computed for k tokens instead of a whole vocabulary, and draws the same.
+    """
+    least = logits.topk(min(k, len(logits))).values[-1]
+    ids = (logits >= least).nonzero()[:, 0]
+    return logits[ids], ids
 
 
 def draw(logits: Tensor, point: Tensor) -> Tensor:
