@@ -1,0 +1,213 @@
+"""Tokenizers built from the parts that the `tokenizers` library knows: BPE, Unigram and WordPiece.
+
+tokenizer.json, GGUF's embedded vocabularies, vocab.json with merges.txt and vocab.txt all come to one
+Pipeline, in
+tokenizer.json's own words, and are built in memory here. Two library tokenizers serve one pipeline: `literal`
+does not know the control tokens at all, so no text whatever can give their ids, and `parsing` knows all.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import secrets
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import tokenizers
+from tokenizers import models
+
+from . import stream
+from .boundary import checked, guarded
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Added:
+    """A token that is looked for in the text before the model sees it (tokenizer.json's added_tokens)."""
+
+    id: int
+    content: str
+    special: bool = True
+    normalized: bool = False
+    lstrip: bool = False
+    rstrip: bool = False
+    single_word: bool = False
+
+
+@dataclass(frozen=True)
+class Special:
+    """What a tokenizer's tokens are for. control: spelling -> id; text never gives one of these ids."""
+
+    bos: int | None = None
+    eos: int | None = None
+    add_bos: bool = False
+    add_eos: bool = False
+    control: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Model:
+    """The vocabulary and its rule. kind: BPE, Unigram or WordPiece.
+
+    scores: Unigram's, in the order of the ids. unk: the spelling of the token for what cannot be spelt.
+    """
+
+    kind: str
+    vocab: dict[str, int]
+    merges: list[tuple[str, str]] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    unk: str | None = None
+    options: Json = field(default_factory=dict)
+
+    def build(self) -> models.Model:
+        """Return the library's model."""
+        if self.kind == "BPE":
+            return models.BPE(self.vocab, self.merges, unk_token=self.unk, **self.options)
+        if self.kind == "WordPiece":
+            return models.WordPiece(self.vocab, unk_token=self.unk or "", **self.options)
+        pieces = list(zip(self.vocab, self.scores, strict=True))
+        unk = None if self.unk is None else self.vocab[self.unk]
+        return models.Unigram(pieces, unk, self.options.get("byte_fallback", False))
+
+    def gives(self, spellings: Collection[str]) -> bool:
+        """Tell whether the model itself could make one of these tokens out of text."""
+        chosen = frozenset(spellings).intersection(self.vocab)
+        whole_words = ("ignore_merges", "continuing_subword_prefix", "end_of_word_suffix")
+        if self.kind != "BPE" or any(self.options.get(name) for name in whole_words):
+            return bool(chosen)
+        if any(len(one) == 1 or stream.BYTE.fullmatch(one) for one in chosen):
+            return True
+        merges = set(self.merges)
+        return any((one[:at], one[at:]) in merges for one in chosen for at in range(1, len(one)))
+
+    def without(self, spellings: Collection[str]) -> Model:
+        """Return the model that cannot make these tokens; all other tokens keep their ids and ranks."""
+        if self.kind == "Unigram":
+            # Ids are positions here, so the pieces stay, under a name that no text can hold.
+            hidden = f"\0{secrets.token_hex(16)}"
+            names = [f"{hidden}{i}" if name in spellings else name for i, name in enumerate(self.vocab)]
+            return replace(self, vocab={name: i for i, name in enumerate(names)})
+        prefix = len(self.options.get("continuing_subword_prefix") or "")
+        merges = [
+            (left, right)
+            for left, right in self.merges
+            if left not in spellings and right not in spellings and left + right[prefix:] not in spellings
+        ]
+        vocab = {name: number for name, number in self.vocab.items() if name not in spellings}
+        return replace(self, vocab=vocab, merges=merges)
+
+    def extended(self, added: Iterable[Added]) -> Model:
+        """Return the model with the added tokens in its vocabulary, which is what fixes their ids."""
+        new = {token.content: token.id for token in added if token.content not in self.vocab}
+        if not new:
+            return self
+        if self.kind == "Unigram":  # its ids are positions; hf.py has checked that these follow the last one
+            return replace(self, vocab=self.vocab | new, scores=[*self.scores, *[0.0] * len(new)])
+        return replace(self, vocab=self.vocab | new)
+
+
+Steps = Callable[[bool], list[stream.Step]]  # continues -> the decoder's steps
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A tokenizer in parts. normalizer, pre_tokenizer: as in tokenizer.json. steps: makes the decoder."""
+
+    model: Model
+    steps: Steps
+    normalizer: Json | None = None
+    pre_tokenizer: Json | None = None
+    added: tuple[Added, ...] = ()
+
+
+class PipelineTokenizer:
+    """A Tokenizer (see tokenizer.py) over the `tokenizers` library.
+
+    special.control may name tokens beyond the pipeline's special ones; all become control tokens.
+    skip: ids that `decode` leaves out beside the control tokens (an unknown token marked special).
+    """
+
+    def __init__(self, pipeline: Pipeline, special: Special, *, skip: Collection[int] = ()) -> None:
+        control = {name: number for name, number in special.control.items() if name != pipeline.model.unk}
+        self.bos, self.eos = special.bos, special.eos
+        self.add_bos, self.add_eos = special.add_bos, special.add_eos
+        self.control: Mapping[str, int] = control
+        known = {token.content for token in pipeline.added}
+        extra = [Added(number, name) for name, number in control.items() if name not in known]
+        added = tuple(sorted([*pipeline.added, *extra], key=lambda token: token.id))
+        self._pipeline = replace(pipeline, model=pipeline.model.extended(added), added=added)
+        vocab = self._pipeline.model.vocab
+        self._tokens = dict(zip(vocab.values(), vocab, strict=True))
+        self.vocab_size = max(self._tokens, default=-1) + 1
+        self._skip = frozenset(control.values()) | frozenset(skip)
+        with guarded("the tokenizer cannot be built"):
+            self._full = self._pipeline.model.build()
+            self._literal = self._assemble(literal=True)
+
+    def _assemble(self, *, literal: bool) -> tokenizers.Tokenizer:
+        """Return a library tokenizer, which shares the model's memory unless the model knows too much."""
+        parts, model, control = self._pipeline, self._full, self.control
+        if literal and parts.model.gives(control):
+            model = parts.model.without(control).build()
+        skeleton = {"normalizer": parts.normalizer, "pre_tokenizer": parts.pre_tokenizer, "model": _EMPTY}
+        built = tokenizers.Tokenizer.from_str(json.dumps(_NOTHING | skeleton))
+        built.model = model
+        wanted = [
+            token for token in parts.added if not literal or not (token.special or token.content in control)
+        ]
+        built.add_tokens([_library_token(token) for token in wanted])
+        return built
+
+    @functools.cached_property
+    def _parsing(self) -> tokenizers.Tokenizer:
+        with guarded("the tokenizer cannot be built"):
+            return self._assemble(literal=False)
+
+    def encode(self, text: str, *, control: bool = False) -> list[int]:
+        """Return the ids of a text; see `Tokenizer.encode`."""
+        checked(text)
+        with guarded("the text cannot be encoded"):
+            library = self._parsing if control else self._literal
+            ids: list[int] = library.encode(text, add_special_tokens=False).ids
+            return ids
+
+    def decode(self, ids: Iterable[int], *, control: bool = False, continues: bool = False) -> str:
+        """Return the text of ids; see `Tokenizer.decode`."""
+        return stream.decode(self.stream(control=control, continues=continues), ids)
+
+    def stream(self, *, control: bool = False, continues: bool = False) -> stream.StreamDecoder:
+        """Return a decoder that takes one id at a time; see `Tokenizer.stream`."""
+        return stream.Chain(self._tokens.get if control else self._spoken, self._pipeline.steps(continues))
+
+    def _spoken(self, token: int) -> str | None:
+        return None if token in self._skip else self._tokens.get(token)
+
+    def piece(self, token: int) -> bytes:
+        """Return the bytes that a token adds inside a text; see `Tokenizer.piece`."""
+        piece = self._tokens.get(token, "").encode()
+        if token in self._skip:
+            return piece
+        for step in self._pipeline.steps(True):
+            piece = step.inner(piece)
+        return piece
+
+
+_EMPTY: Json = {"type": "BPE", "vocab": {}, "merges": []}
+_NOTHING: Json = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": []} | {
+    "post_processor": None,
+    "decoder": None,
+}
+
+
+def _library_token(token: Added) -> tokenizers.AddedToken:
+    return tokenizers.AddedToken(
+        token.content,
+        special=token.special,
+        normalized=token.normalized,
+        lstrip=token.lstrip,
+        rstrip=token.rstrip,
+        single_word=token.single_word,
+    )
