@@ -1,0 +1,133 @@
+"""Byte-level BPE as vocab.json and merges.txt, the form in which GPT-2 and its like were first published.
+
+The two files say nothing of how words are split; the class named in tokenizer_config.json does, and a class
+that is not known here is refused. A folder that names none is GPT-2's, whose format this is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import BestiaryError, TokenizerError
+from ..files import paths
+from . import hf, patterns, stream
+from .boundary import MAX_FILE
+from .declared import Declared
+from .pipeline import Added, Model, Pipeline, PipelineTokenizer, Special
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Class:
+    """What a tokenizer class does beside the files.
+
+    named: its own special tokens. ending: what a word's last token ends in, where tokens are no bytes.
+    """
+
+    pre_tokenizer: Json
+    named: Mapping[str, str] = field(default_factory=dict)
+    normalizer: Json | None = None
+    add_bos: bool = False
+    add_eos: bool = False
+    ending: str | None = None
+
+
+_END = dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<|endoftext|>")
+_GPT2 = _Class(patterns.GPT2, _END)
+_CLASSES = {
+    "GPT2": _GPT2,
+    "CodeGen": _GPT2,
+    "GPTNeoX": _Class(patterns.GPT2, _END, patterns.NFC),
+    "Qwen2": _Class(patterns.QWEN2, {"eos_token": "<|endoftext|>"}, patterns.NFC),
+    "Roberta": _Class(patterns.GPT2, {"bos_token": "<s>", "eos_token": "</s>"}, add_bos=True, add_eos=True),
+    # GPT-1 as transformers has it without spaCy and ftfy: BERT's way of splitting words.
+    "OpenAIGPT": _Class(
+        {"type": "BertPreTokenizer"},
+        {"unk_token": "<unk>"},
+        {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "lowercase": True},
+        ending="</w>",
+    ),
+}
+
+
+def load(path: Path, said: Declared, *, control: Mapping[str, int]) -> PipelineTokenizer:
+    """Return the tokenizer of a vocab.json, with the merges.txt beside it.
+
+    said: what the other files there declare. control: control tokens that no file names.
+    Raises TokenizerError: a damaged file, or a tokenizer_class that is not known here.
+    """
+    name = (said.class_name or "GPT2Tokenizer").removesuffix("Fast").removesuffix("Tokenizer")
+    if name not in _CLASSES:
+        raise TokenizerError(
+            f"{path}: tokenizer_config.json names the class {str(said.class_name)[:80]!r}; how that splits "
+            f"words is not known here. Known: {', '.join(_CLASSES)}, each with Tokenizer at its end"
+        )
+    try:
+        vocab = paths.read_json(path, limit=MAX_FILE)
+        merges = paths.read_bytes(path.parent / "merges.txt", limit=MAX_FILE).decode()
+    except (BestiaryError, UnicodeDecodeError) as error:
+        raise TokenizerError(f"{path}: {error}") from error
+    try:
+        return _build(vocab, merges, _CLASSES[name], said, control)
+    except TokenizerError as error:
+        raise TokenizerError(f"{path}: {error}") from error
+
+
+def _build(
+    vocab: Json, merges: str, known: _Class, said: Declared, control: Mapping[str, int]
+) -> PipelineTokenizer:
+    hf.check_vocab(vocab)
+    # The first line says "#version: 0.2"; "#" alone begins a merge like any other character.
+    lines = [line.removesuffix("\r") for line in merges.split("\n")]
+    pairs = hf.pairs(
+        [line for i, line in enumerate(lines) if line and not (i == 0 and line.startswith("#version"))]
+    )
+    pre_tokenizer = known.pre_tokenizer
+    if said.flag("add_prefix_space"):
+        if pre_tokenizer is not patterns.GPT2:
+            raise TokenizerError(
+                "tokenizer_config.json: add_prefix_space is known for GPT-2's way of splitting only"
+            )
+        pre_tokenizer = patterns.byte_level(words=True, prefix=True)
+    special = said.special(
+        vocab | {token.content: token.id for token in said.added.values()} | dict(control),
+        control,
+        add_bos=known.add_bos,
+        add_eos=known.add_eos,
+        defaults=known.named,
+    )
+    added = tuple(said.added.values())
+    if known.ending is None:
+        model = Model("BPE", vocab, merges=pairs)
+        return byte_level(model, pre_tokenizer, known.normalizer, special, added)
+    return _words(Model("BPE", vocab, merges=pairs, unk=known.named["unk_token"]), known, special, added)
+
+
+def _words(model: Model, known: _Class, special: Special, added: tuple[Added, ...]) -> PipelineTokenizer:
+    """Return a tokenizer whose tokens are letters, the last of each word with an ending."""
+    ending = known.ending or ""
+    if model.unk not in model.vocab:
+        raise TokenizerError(f"the vocabulary has no {model.unk!r} for characters that it does not have")
+    model = replace(model, options={"end_of_word_suffix": ending})
+    added = (*added, Added(model.vocab[model.unk], model.unk))
+    pipeline = Pipeline(
+        model, lambda continues: [stream.WordEnd(ending)], known.normalizer, known.pre_tokenizer, added
+    )
+    return PipelineTokenizer(pipeline, special)
+
+
+def byte_level(
+    model: Model, pre_tokenizer: Json, normalizer: Json | None, special: Special, added: tuple[Added, ...]
+) -> PipelineTokenizer:
+    """Return a tokenizer whose tokens are bytes in GPT-2's alphabet.
+
+    Raises TokenizerError: the vocabulary lacks one of the 256 bytes, so some text would vanish.
+    """
+    if missing := [byte for character, byte in stream.BYTE_OF.items() if character not in model.vocab]:
+        raise TokenizerError(f"the vocabulary is not byte-level BPE: it has no token for byte {missing[0]}")
+    pipeline = Pipeline(model, lambda continues: [stream.ByteLevel()], normalizer, pre_tokenizer, added)
+    return PipelineTokenizer(pipeline, special)

@@ -1,0 +1,141 @@
+"""Text to token ids and back, for every kind of tokenizer file, behind one protocol."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from ..errors import BestiaryError, TokenizerError
+from ..files import paths
+from . import declared
+from .boundary import MAX_FILE
+from .stream import StreamDecoder
+
+_LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf")  # the first part of a split file has the keys
+
+
+class Tokenizer(Protocol):
+    """What turns text into ids and ids into text.
+
+    vocab_size: one more than the largest id. bos, eos: the ids that begin and end a document, None where
+    there are none. add_bos, add_eos: does the published tokenizer put them around a text by default; `encode`
+    never does.
+    control: spelling -> id of each token that stands for no text of its own (turns, BOS, EOS, padding,
+    sentinels).
+    """
+
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def bos(self) -> int | None: ...
+    @property
+    def eos(self) -> int | None: ...
+    @property
+    def add_bos(self) -> bool: ...
+    @property
+    def add_eos(self) -> bool: ...
+    @property
+    def control(self) -> Mapping[str, int]: ...
+
+    def encode(self, text: str, *, control: bool = False) -> list[int]:
+        """Return the ids of a text, without BOS or EOS.
+
+        control: spellings of control tokens in the text become these tokens. Otherwise they are text like any
+        other, and no text whatever gives a control token's id.
+        Raises TokenizerError: half of a surrogate pair in the text, or more than 4 million characters.
+        """
+
+    def decode(self, ids: Iterable[int], *, control: bool = False, continues: bool = False) -> str:
+        """Return the text of ids.
+
+        control: show control tokens by their spelling, otherwise they add nothing. continues: the text goes
+        on after another, so that a leading space counts; it belongs to the vocabulary's way of writing at a
+        text's start. Ids without a token (the rows that models pad their vocabulary with) add nothing. Bytes
+        that are no UTF-8 become U+FFFD, each as the published decoder has it.
+        """
+
+    def stream(self, *, control: bool = False, continues: bool = False) -> StreamDecoder:
+        """Return a decoder for one id at a time; what it gives, joined, is `decode` of the ids."""
+
+    def piece(self, token: int) -> bytes:
+        """Return the bytes that a token adds inside a text, which may be half a character; or its name."""
+
+
+def open_tokenizer(path: Path | str, *, control: Mapping[str, int] | None = None) -> Tokenizer:
+    """Return the tokenizer of a model's folder, or of one file of the kinds named below.
+
+    In a folder the first of these counts: tokenizer.json, a SentencePiece or tiktoken model, vocab.json with
+    merges.txt, vocab.txt, a single .gguf. The files beside it (tokenizer_config.json and its kin) are read
+    too.
+    control: control tokens that the files do not name, spelling -> id (Qwen's chat models were published with
+    some only in code).
+    Raises TokenizerError: no tokenizer there, a damaged one, or one with parts that are not known here;
+    nothing is guessed. CheckpointError: a damaged .gguf file.
+    """
+    place = Path(path)
+    folder = place if place.is_dir() else place.parent
+    file = _choose(place) if place.is_dir() else place
+    extra = dict(control or {})
+    if file.suffix == ".gguf":
+        from . import gguf
+
+        return gguf.open_file(file, control=extra)
+    said = declared.read(folder)
+    if file.name == "vocab.json":
+        from . import bpe
+
+        return bpe.load(file, said, control=extra)
+    if file.suffix == ".json":
+        from . import hf
+
+        return hf.load(file, said, control=extra)
+    if file.suffix == ".txt":
+        from . import wordpiece
+
+        return wordpiece.load(file, said, control=extra)
+    return _model_file(file, said, extra)
+
+
+def _choose(folder: Path) -> Path:
+    names = (
+        "tokenizer.json",
+        "tokenizer.model",
+        "spiece.model",
+        "sentencepiece.model",
+        "*.tiktoken",
+        "*.model",
+    )
+    for name in names:
+        if found := sorted(folder.glob(name)):
+            return _only(found)
+    if (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
+        return folder / "vocab.json"
+    if (folder / "vocab.txt").exists():
+        return folder / "vocab.txt"
+    if found := [file for file in sorted(folder.glob("*.gguf")) if not _LATER_PART.search(file.name)]:
+        return _only(found)
+    raise TokenizerError(
+        f"{folder}: no tokenizer in this folder: none of tokenizer.json, *.model, *.tiktoken, vocab.json "
+        "with merges.txt, vocab.txt, *.gguf. Copy the files of the model's own tokenizer into it"
+    )
+
+
+def _only(found: list[Path]) -> Path:
+    if len(found) == 1:
+        return found[0]
+    raise TokenizerError(f"{found[0].parent}: {found[0].name} or {found[1].name}? Name the one that is meant")
+
+
+def _model_file(file: Path, said: declared.Declared, control: Mapping[str, int]) -> Tokenizer:
+    """Return the tokenizer of a .model or .tiktoken file; Llama 3's is the second under the first's name."""
+    try:
+        data = paths.read_bytes(file, limit=MAX_FILE)
+    except BestiaryError as error:
+        raise TokenizerError(str(error)) from error
+    from . import sentencepiece, tiktoken
+
+    if file.suffix == ".tiktoken" or tiktoken.looks_like(data):
+        return tiktoken.load(file, data, said, control=control)
+    return sentencepiece.load(file, data, said, control=control)
