@@ -45,7 +45,7 @@ def test_top_k_beyond_the_vocabulary_keeps_all() -> None:
 
 # The scales make the nucleus a few tokens, hundreds, and more than the 4,096 that are looked at second.
 @pytest.mark.parametrize("scale", [6.0, 2.0, 0.5])
-@pytest.mark.parametrize("p", [1e-9, 0.1, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("p", [1e-9, 0.1, 0.5, 0.9, 0.99])
 def test_top_p(p: float, scale: float) -> None:
     x = logits(size=9000, scale=scale)
     # In float64: its float32 sum of 9,000 probabilities is off by more than some of them.
