@@ -110,8 +110,8 @@ def is_later_shard(name: str) -> bool:
 def snapshot(name: Name) -> Path | None:
     """The snapshot folder of a repository at a revision (default `main`), or None when it is not here.
 
-    A revision is a branch or tag that was pulled, a commit, or the first 7 or more digits of one. Where only a
-    commit was pulled there is no `main`: nobody said that it was.
+    A revision is a branch or tag that was pulled, a commit, or the first 7 or more digits of one. Where only
+    a commit was pulled there is no `main`: nobody said that it was.
     """
     folder = repo_folder(name.repo)
     commits = sorted(path.name for path in (folder / "snapshots").glob("*") if path.is_dir())

@@ -1,0 +1,181 @@
+"""The options that several commands share, each declared once, in the spellings of llama.cpp and of vLLM."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import roster
+from ..errors import RequestError
+from .terminal import LoadingBar, note
+
+if TYPE_CHECKING:
+    from ..run.llm import LLM
+    from ..run.params import SamplingParams
+
+_GENERATION_LIMIT = 1 << 20  # bytes of a generation_config.json
+# Letter case matters, as for vLLM's --max-model-len: 4k is 4000 and 4K is 4096.
+_SUFFIXES = {"k": 10**3, "K": 2**10, "m": 10**6, "M": 2**20}
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """The model, in either of two places."""
+    about = (
+        "smollm2 (the default), a path to a model's folder or .gguf file, or org/name[@revision][:file.gguf]"
+    )
+    parser.add_argument("model", metavar="MODEL", nargs="?", help=about)
+    parser.add_argument("-m", "--model", dest="model_option", metavar="MODEL", help="the same as MODEL")
+
+
+def add_loading(parser: argparse.ArgumentParser) -> None:
+    """How to load the model. A variable gives the default of an option: BESTIARY_DEVICE, ..."""
+    group = parser.add_argument_group(
+        "loading", "BESTIARY_DEVICE, _DTYPE, _THREADS and _CTX_SIZE give defaults"
+    )
+    group.add_argument("--device", help="cpu, cuda, cuda:1, mps; auto picks the fastest (default)")
+    group.add_argument("--dtype", help="auto (default), float32, bfloat16 or float16: what is computed in")
+    group.add_argument("-t", "--threads", metavar="N", help="threads (default: the physical cores)")
+    group.add_argument(
+        "-c",
+        "--ctx-size",
+        "--max-model-len",
+        metavar="N",
+        help="tokens of context, 4K is 4096 (default: the model's own)",
+    )
+    group.add_argument(
+        "--trust-remote-code", action="store_true", help="ignored: there is no remote code here"
+    )
+
+
+def add_sampling(parser: argparse.ArgumentParser) -> None:
+    """How to choose tokens. What is not given comes from the model's generation_config.json, else greedy."""
+    told = "what is not given comes from the model's generation_config.json; without one, greedy"
+    group = parser.add_argument_group("sampling", told)
+    group.add_argument(
+        "-n",
+        "--max-tokens",
+        "--n-predict",
+        metavar="N",
+        help="most tokens (chat: 1024, else 256); -1: the whole context",
+    )
+    group.add_argument("--temperature", "--temp", type=float, metavar="T", help="0 is greedy")
+    group.add_argument("--top-k", type=int, metavar="K", help="keep the K most likely tokens; 0 is off")
+    group.add_argument("--top-p", type=float, metavar="P", help="keep the most likely tokens up to P in all")
+    group.add_argument("--min-p", type=float, metavar="P", help="keep tokens at least P times the likeliest")
+    group.add_argument(
+        "--repetition-penalty", "--repeat-penalty", type=float, metavar="R", help="above 1: repeat less"
+    )
+    group.add_argument(
+        "-s", "--seed", type=int, metavar="N", help="same seed, same text; -1: a new one each time"
+    )
+    group.add_argument(
+        "--stop", action="append", metavar="TEXT", help="end before this text; may be repeated"
+    )
+    group.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="any other field of SamplingParams"
+    )
+
+
+def model_name(options: argparse.Namespace) -> str:
+    """The model that was asked for. Raises RequestError when it was asked for twice."""
+    if options.model is not None and options.model_option is not None:
+        raise RequestError(f"two models are named, {options.model!r} and --model {options.model_option!r}")
+    return str(options.model or options.model_option or os.environ.get("BESTIARY_MODEL") or roster.DEFAULT)
+
+
+def loading(options: argparse.Namespace) -> dict[str, Any]:
+    """The options of `add_loading` as LLM's keywords; an option wins over its variable."""
+    if options.trust_remote_code:
+        note("--trust-remote-code is ignored: no code of a model is ever run")
+    return {
+        "device": options.device or os.environ.get("BESTIARY_DEVICE") or "auto",
+        "dtype": options.dtype or os.environ.get("BESTIARY_DTYPE") or "auto",
+        "threads": _given(options.threads, "--threads", "BESTIARY_THREADS"),
+        "context": _given(options.ctx_size, "--ctx-size", "BESTIARY_CTX_SIZE"),
+    }
+
+
+def open_llm(options: argparse.Namespace) -> LLM:
+    """Load the model that was asked for, with a bar when it takes long."""
+    name, how = model_name(options), loading(options)
+    from ..run.llm import LLM
+
+    with LoadingBar(name) as bar:
+        return LLM(name, progress=bar, **how)
+
+
+def sampling(options: argparse.Namespace, model: Path, *, max_tokens: int) -> SamplingParams:
+    """The options of `add_sampling`, over what the model's folder says, over greedy.
+
+    max_tokens: of an answer, where the user does not say. Raises RequestError, which names the field.
+    """
+    from ..run.params import SamplingParams
+
+    given: dict[str, Any] = {
+        "temperature": options.temperature,
+        "top_k": options.top_k,
+        "top_p": options.top_p,
+        "min_p": options.min_p,
+        "repetition_penalty": options.repetition_penalty,
+        "stop": options.stop,
+    }
+    chosen: dict[str, Any] = {"max_tokens": max_tokens, **_published(model)}
+    chosen |= {key: value for key, value in given.items() if value is not None}
+    if options.max_tokens is not None:
+        chosen["max_tokens"] = (
+            None if options.max_tokens == "-1" else count(options.max_tokens, "--max-tokens")
+        )
+    if options.seed is not None:
+        chosen["seed"] = None if options.seed == -1 else options.seed
+    return SamplingParams(**{**chosen, **dict(map(assignment, options.set))})
+
+
+def _published(model: Path) -> dict[str, Any]:
+    """How the model's generation_config.json samples; greedy where it does not, or there is none."""
+    from ..files.paths import read_json
+
+    file = (model if model.is_dir() else model.parent) / "generation_config.json"
+    said = read_json(file, limit=_GENERATION_LIMIT) if file.is_file() and model.suffix != ".gguf" else {}
+    keys = ("temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty")
+    chosen = {key: said[key] for key in keys if said.get(key) is not None}
+    if said.get("do_sample") is not True:
+        chosen["temperature"] = 0.0
+    return chosen
+
+
+def assignment(text: str) -> tuple[str, Any]:
+    """Read KEY=VALUE, where KEY is a field of SamplingParams and VALUE is JSON, or else plain text.
+
+    Raises RequestError for an unknown key, with the nearest ones.
+    """
+    from ..run.params import SamplingParams
+
+    key, equals, value = text.partition("=")
+    known = [field.name for field in dataclasses.fields(SamplingParams)]
+    name = key.strip().replace("-", "_")
+    if not equals or name not in known:
+        near = difflib.get_close_matches(name, known) or known
+        raise RequestError(f"{text[:80]!r} is not KEY=VALUE with a known key\nTry: {', '.join(near)}")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def count(text: str, where: str) -> int:
+    """Read a number of tokens: 4096, 4K (4096) or 4k (4000). Raises RequestError."""
+    number, factor = (text[:-1], _SUFFIXES[text[-1]]) if text[-1:] in _SUFFIXES else (text, 1)
+    if not number.isdecimal() or len(number) > 12:
+        raise RequestError(f"{where} {text[:40]!r} should be a number such as 4096 or 4K")
+    return int(number) * factor
+
+
+def _given(option: str | None, name: str, variable: str) -> int | None:
+    """A number from an option, or else from its variable; None, 0 and auto leave it to the model."""
+    text, where = (option, name) if option is not None else (os.environ.get(variable), variable)
+    return None if text is None or text in ("", "auto") else count(text, where) or None

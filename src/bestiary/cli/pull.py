@@ -1,0 +1,36 @@
+"""`bestiary pull`: bring a model to this machine."""
+
+from __future__ import annotations
+
+import argparse
+
+from .. import hub, roster
+from .terminal import note, print_json, size
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        "model",
+        nargs="?",
+        default=roster.DEFAULT,
+        help="a name of the roster (smollm2, the default) or of the hub: org/name[@revision][:file.gguf]",
+    )
+    parser.add_argument("--revision", help="a branch, tag or commit: the same as @revision")
+    parser.add_argument("--verify", action="store_true", help="check the hash of what is here already, too")
+    parser.add_argument("--json", action="store_true", help="print name, path, bytes and licence as JSON")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Pull; say where the model is, how large, and under which licence."""
+    path = hub.pull(options.model, revision=options.revision, verify=options.verify, progress=note)
+    entry = roster.find(options.model)
+    licence = entry.licence if entry else hub.licence(path)
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    nbytes = sum(file.stat().st_size for file in files)
+    if options.json:
+        print_json({"name": options.model, "path": str(path), "nbytes": nbytes, "licence": licence})
+    else:
+        note(f"{options.model}: {size(nbytes)} in {path}")
+        note(f"licence: {licence or 'none stated; look at its page before you use it'}")
+    return 0

@@ -1,0 +1,179 @@
+"""`bestiary show`: what a model is, from its headers alone; no weight is read."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import hub, roster
+from ..errors import BestiaryError
+from .options import add_model, model_name
+from .terminal import BOLD, columns, paint, print_json, printable, size
+
+if TYPE_CHECKING:
+    from ..files import Checkpoint
+    from ..models import Decoder
+
+# Of a published config, in the order in which people ask for them.
+_KEYS = {
+    "num_hidden_layers": "layers",
+    "hidden_size": "width",
+    "num_attention_heads": "heads",
+    "num_key_value_heads": "kv heads",
+    "head_dim": "head size",
+    "intermediate_size": "feed-forward",
+    "vocab_size": "vocabulary",
+    "max_position_embeddings": "context",
+    "sliding_window": "window",
+    "rope_theta": "rope theta",
+    "rope_scaling": "rope scaling",
+    "tie_word_embeddings": "tied head",
+}
+_FLOAT32 = 4  # bytes: what keys and values are kept in on a CPU
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add_model(parser)
+    parser.add_argument("--json", action="store_true", help="print it as JSON, sizes in bytes")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print what the model is; for one that does not run here, also why not."""
+    from ..files import open_checkpoint
+
+    name = model_name(options)
+    path = hub.resolve(name)
+    with open_checkpoint(path) as checkpoint:
+        facts = {
+            "name": name,
+            "path": str(path),
+            "licence": _licence(name, path, checkpoint),
+            "weights": _weights(checkpoint),
+            **_architecture(checkpoint),
+            "text": _text(path),
+        }
+    if options.json:
+        print_json(facts)
+        return 0
+    _print(facts)
+    return 0
+
+
+def _licence(name: str, path: Path, checkpoint: Checkpoint) -> str | None:
+    entry = roster.find(name)
+    stated = checkpoint.metadata.get("general.license")
+    return entry.licence if entry else str(stated)[:100] if isinstance(stated, str) else hub.licence(path)
+
+
+def _weights(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The number of parameters, the bytes, and how many of each are in which type."""
+    tensors, parameters, nbytes = Counter[str](), Counter[str](), Counter[str]()
+    for entry in checkpoint.entries.values():
+        tensors[entry.dtype] += 1
+        parameters[entry.dtype] += math.prod(entry.shape)
+        nbytes[entry.dtype] += entry.nbytes
+    types = {
+        dtype: {"tensors": tensors[dtype], "parameters": parameters[dtype], "nbytes": nbytes[dtype]}
+        for dtype, _ in nbytes.most_common()
+    }
+    return {
+        "kind": checkpoint.kind,
+        "tensors": len(checkpoint.entries),
+        "parameters": parameters.total(),
+        "nbytes": checkpoint.nbytes,
+        "types": types,
+    }
+
+
+def _architecture(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The shape of the model and the memory of its context; or the reason why it does not run here."""
+    import torch
+
+    from ..config import Config
+    from ..load import describe
+
+    try:
+        config, _, build = describe(checkpoint)
+        with torch.device("meta"):
+            model = build(Config(config))
+    except BestiaryError as refused:
+        return {"runs": False, "reason": str(refused), "architecture": _named(checkpoint), "memory": None}
+    shape = {key: config[key] for key in _KEYS if config.get(key) is not None}
+    return {
+        "runs": True,
+        "architecture": {"model_type": config.get("model_type"), **shape},
+        "memory": _memory(checkpoint, model, config),
+    }
+
+
+def _named(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What an unknown model calls itself."""
+    said = checkpoint.metadata.get("general.architecture")
+    return {"model_type": said} if isinstance(said, str) else {}
+
+
+def _memory(checkpoint: Checkpoint, model: Decoder, config: Mapping[str, object]) -> dict[str, Any]:
+    """Bytes of the weights, of one token's keys and values, and of a full context of them."""
+    token = sum(2 * slot.heads * slot.dim * _FLOAT32 for slot in model.slots())
+    context = config.get("max_position_embeddings")
+    full = token * context if isinstance(context, int) else None
+    return {"weights": checkpoint.nbytes, "kv_token": token, "kv_context": full}
+
+
+def _text(path: Path) -> dict[str, Any]:
+    """The tokenizer and the chat template, or why there is none."""
+    from ..text.chat import open_template
+    from ..text.tokenizer import open_tokenizer
+
+    try:
+        tokenizer = open_tokenizer(path)
+    except BestiaryError as refused:
+        return {"tokenizer": None, "reason": str(refused)}
+    found = {
+        "tokenizer": type(tokenizer).__name__,
+        "tokens": tokenizer.vocab_size,
+        "control_tokens": len(tokenizer.control),
+        "adds_bos": tokenizer.add_bos,
+    }
+    try:
+        template = open_template(path, tokenizer)
+    except BestiaryError as refused:
+        return {**found, "template": None, "reason": str(refused)}
+    return {**found, "template": template is not None}
+
+
+def _print(facts: Mapping[str, Any]) -> None:
+    weights, memory, text = facts["weights"], facts["memory"], facts["text"]
+    print(paint(printable(facts["name"]), BOLD), printable(facts["path"]))
+    rows = [("licence", facts["licence"] or "none stated")]
+    told = f"{weights['parameters'] / 1e6:,.1f} M parameters, {size(weights['nbytes'])}, {weights['kind']}"
+    rows.append(("weights", told))
+    for dtype, of in weights["types"].items():
+        rows.append(
+            ("", f"{dtype}: {of['tensors']} tensors, {of['parameters'] / 1e6:,.1f} M, {size(of['nbytes'])}")
+        )
+    rows += [("runs here", "yes" if facts["runs"] else f"no: {facts['reason']}")]
+    rows += [(_KEYS.get(key, "architecture"), str(value)) for key, value in facts["architecture"].items()]
+    if memory is not None:
+        cache = f"{size(memory['kv_token'])} a token in float32"
+        whole = f", {size(memory['kv_context'])} for the whole context" if memory["kv_context"] else ""
+        rows.append(("memory", f"{size(memory['weights'])} of weights; keys and values {cache}{whole}"))
+    if text["tokenizer"] is None:
+        rows.append(("tokenizer", f"none: {text['reason']}"))
+    else:
+        bos = "adds BOS" if text["adds_bos"] else "no BOS"
+        about = f"{text['tokens']:,} tokens, {text['control_tokens']} of them control tokens, {bos}"
+        rows.append(("tokenizer", f"{text['tokenizer']}: {about}"))
+        rows.append(
+            (
+                "chat template",
+                "yes" if text["template"] else f"none{': ' + text['reason'] if 'reason' in text else ''}",
+            )
+        )
+    for line in columns([(key, printable(str(value)).replace("\n", " ")) for key, value in rows]):
+        print(f"  {line}")

@@ -1,0 +1,118 @@
+"""A conversation with a model: its messages, how to sample, and the memory that makes the next turn quick."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from ..errors import RequestError
+from ..files.paths import read_json
+from ..run.generate import FinishReason
+from ..run.llm import LLM
+from ..run.params import SamplingParams
+from ..text.chat import Message
+
+_FILE_LIMIT = 64 << 20  # bytes of a saved conversation
+
+
+class Talk:
+    """A conversation that grows turn by turn.
+
+    Raises RequestError for a model without a chat template.
+    """
+
+    def __init__(self, llm: LLM, params: SamplingParams, *, system: str | None = None) -> None:
+        if llm.template is None:
+            raise RequestError(
+                f"{llm.path} has no chat template: it only continues text\nTry: bestiary generate"
+            )
+        self.llm, self.template, self.messages = llm, llm.template, list[Message]()
+        self.params = params
+        self._session = llm.session()
+        if system is not None:
+            self.instruct(system)
+
+    @property
+    def params(self) -> SamplingParams:
+        """How answers are sampled."""
+        return self._params
+
+    @params.setter
+    def params(self, params: SamplingParams) -> None:
+        if params.n != 1:
+            raise RequestError(f"n={params.n}: a conversation goes on with one answer; n is for generate")
+        self._params = params
+
+    @property
+    def system(self) -> str | None:
+        """The system message, if there is one."""
+        first = self.messages[0] if self.messages else None
+        return str(first["content"]) if first is not None and first["role"] == "system" else None
+
+    def instruct(self, text: str | None) -> None:
+        """Set, change or (None) take away the system message. What was said so far stays."""
+        rest = self.messages[1:] if self.system is not None else self.messages
+        told: list[Message] = [{"role": "system", "content": text}] if text is not None else []
+        probe: list[Message] = [*told, {"role": "user", "content": "?"}]
+        if 0 in self.template.encode(probe).dropped:
+            raise RequestError(
+                f"{self.llm.path.name} has no place for a system message; it would not be read"
+            )
+        self.messages = [*told, *rest]
+
+    def ask(self, text: str, write: Callable[[str], None]) -> FinishReason:
+        """Say something and stream the answer; a question that cannot be answered is taken back.
+
+        Ctrl-C ends the answer, and what there is of it stays. Raises RequestError when it does not fit.
+        """
+        self.messages.append({"role": "user", "content": text})
+        return self._answer(write)
+
+    def again(self, write: Callable[[str], None]) -> FinishReason:
+        """Answer the last question once more. Raises RequestError when there is none."""
+        if not self.messages or self.messages[-1]["role"] != "assistant":
+            raise RequestError("there is no answer yet to give again")
+        self.messages.pop()
+        return self._answer(write)
+
+    def _answer(self, write: Callable[[str], None]) -> FinishReason:
+        parts: list[str] = []
+        reason: FinishReason = "abort"
+        try:
+            for chunk in self.llm.stream(self.messages, self.params, session=self._session):
+                parts.append(chunk.text)
+                write(chunk.text)
+                if chunk.finish_reason is not None:
+                    reason = chunk.finish_reason
+                    break
+        except KeyboardInterrupt:
+            pass  # the user had read enough
+        finally:
+            if text := "".join(parts):
+                self.messages.append({"role": "assistant", "content": text})
+            else:
+                self.messages.pop()
+        return reason
+
+    def clear(self) -> None:
+        """Forget what was said; the system message stays."""
+        self.messages = self.messages[:1] if self.system is not None else []
+
+    def save(self, path: Path) -> None:
+        """Write the conversation as JSON, in OpenAI's form; the file appears whole or not at all."""
+        text = json.dumps(
+            {"model": str(self.llm.path), "messages": self.messages}, indent=2, ensure_ascii=False
+        )
+        fresh = path.with_name(f".{path.name}.new")
+        fresh.write_text(text + "\n", "utf-8")
+        fresh.replace(path)
+
+    def load(self, path: Path) -> None:
+        """Go on with a saved conversation. Raises CheckpointError or RequestError for a file that is none."""
+        found = read_json(path, limit=_FILE_LIMIT).get("messages")
+        if not isinstance(found, list):
+            raise RequestError(f"{path} holds no list of messages")
+        if found:
+            self.template.encode(found, generation=False)
+        self.messages = found

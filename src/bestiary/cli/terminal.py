@@ -1,0 +1,133 @@
+"""What the commands print with: colour where it is wanted, columns, sizes, errors, a bar for slow things."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TextIO
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+BOLD, DIM, RED, GREEN, YELLOW, BLUE = "1", "2", "31", "32", "33", "34"
+
+_PATIENCE = 1.0  # seconds before a bar is drawn: what is quicker needs none
+
+
+def is_coloured(stream: TextIO) -> bool:
+    """Whether a stream gets colours: NO_COLOR and FORCE_COLOR decide (no-color.org), then the terminal."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def paint(text: str, code: str, stream: TextIO | None = None) -> str:
+    """The text in a colour or weight (ECMA-48 SGR), if the stream, standard output at first, takes it."""
+    return f"\x1b[{code}m{text}\x1b[0m" if text and is_coloured(stream or sys.stdout) else text
+
+
+def printable(text: str, keep: str = "\n") -> str:
+    """The text with control characters written out, but for those to keep.
+
+    Names come from files and answers from models, and a terminal obeys what they hold.
+    """
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
+
+
+def complain(text: str, remedy: str | None = None) -> None:
+    """Print an error to standard error: what is wrong, and below it what to try.
+
+    A remedy may also be part of the text: its end, or its last line, which then begins with "Try:".
+    """
+    if remedy is not None:
+        text = text.removesuffix(remedy).rstrip(". ")
+    text, found, last = text.partition("\nTry: ")
+    lines = printable(text).splitlines() or [""]
+    print(paint("error:", RED, sys.stderr), lines[0], file=sys.stderr)
+    for line in lines[1:]:
+        print(f"  {line.strip()}", file=sys.stderr)
+    if advice := remedy or (last if found else None):
+        print(f"  {paint('try:', GREEN, sys.stderr)} {printable(advice)}", file=sys.stderr)
+
+
+def note(text: str) -> None:
+    """Print a line of progress or advice to standard error."""
+    print(paint(printable(text), DIM, sys.stderr), file=sys.stderr)
+
+
+def size(nbytes: float) -> str:
+    """Bytes as a person reads them, in powers of ten as disks and downloads are counted."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if nbytes < 1000:
+            return f"{nbytes:.0f} B" if unit == "B" else f"{nbytes:.1f} {unit}"
+        nbytes /= 1000
+    return f"{nbytes:.1f} TB"
+
+
+def columns(rows: Iterable[Sequence[str]], right: frozenset[int] = frozenset()) -> list[str]:
+    """Rows of cells as aligned lines; the columns in `right` are aligned to the right, as numbers are."""
+    table = [list(row) for row in rows]
+    widths = [max(map(len, cells)) for cells in zip(*table, strict=True)]
+    lines = []
+    for row in table:
+        cells = [
+            cell.rjust(width) if i in right else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return lines
+
+
+def print_json(value: object) -> None:
+    """Print a value as JSON for a program to read."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+class LoadingBar:
+    """A progress bar on standard error that appears only if the work takes long, and goes when it is done.
+
+    Call it with bytes done and bytes in all. Where standard error is no terminal it prints one line instead.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what, self._began = what, time.monotonic()
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._told = False
+
+    def __call__(self, done: int, total: int) -> None:
+        if time.monotonic() - self._began < _PATIENCE:
+            return
+        if not sys.stderr.isatty():
+            if not self._told:
+                note(f"loading {self._what}, {size(total)}")
+            self._told = True
+            return
+        if self._bar is None or self._task is None:
+            self._bar, self._task = _bar(self._what, total)
+        self._bar.update(self._task, completed=done)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def _bar(what: str, total: int) -> tuple[Progress, TaskID]:
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    shown = TextColumn("loading {task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
+    bar = Progress(*shown, console=Console(stderr=True), transient=True)
+    bar.start()
+    return bar, bar.add_task(what, total=total)
