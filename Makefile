@@ -70,6 +70,7 @@ clean:
 	find src tests tools bench -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 # One stamp for each set of packages: a second `make` starts at once, and a changed C file or pin installs again.
+# A larger set holds the smaller ones.
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 11) <= v < (3, 14) or sys.exit( \
 	    "Bestiary needs Python 3.11 to 3.13 and this is %d.%d. Name one: make PYTHON=python3.12 ..." % v[:2])'
@@ -81,10 +82,12 @@ $(VENV)/.run: EXTRAS :=
 $(VENV)/.test: EXTRAS := [test]
 $(VENV)/.dev: EXTRAS := [dev]
 $(VENV)/.bench: EXTRAS := [bench]
+$(VENV)/.test $(VENV)/.bench: HELD := $(VENV)/.run
+$(VENV)/.dev: HELD := $(VENV)/.run $(VENV)/.test
 $(VENV)/.run $(VENV)/.test $(VENV)/.dev $(VENV)/.bench: pyproject.toml setup.py constraints.txt $(NATIVE) | $(VENV)/.made
 	@echo "==> Installing bestiary$(EXTRAS) into $(VENV)"
 	$(PIP) install -c constraints.txt setuptools
 	$(if $(filter %/.bench,$@),$(PIP) install -c constraints.txt llama-cpp-python)
 	$(PIP) install -c constraints.txt --no-build-isolation -e ".$(EXTRAS)"
 	@test -e src/bestiary/kernels/_native.so || echo "==> No C kernels were built: quantised layers run in PyTorch, slower."
-	@touch $@
+	@touch $@ $(HELD)

@@ -41,15 +41,22 @@ def _parameter(block: Block) -> object:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One folder for all pages: what one block writes, a later one may read."""
-    return tmp_path_factory.mktemp("pages")
+    made = tmp_path_factory.mktemp("pages")
+    for stamp in (".made", ".run"):
+        (made / stamp).touch()  # make has nothing to install
+    return made
 
 
-def _run(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+def _run(arguments: list[str], folder: Path, where: Path) -> subprocess.CompletedProcess[str]:
+    programs = Path(sys.executable).parent
+    # A make on a page runs what is installed here, and installs nothing.
+    make = f"-- VENV={folder} BIN={programs}"
+    environment = {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "MAKEFLAGS": make}
+    environment.pop("MAKELEVEL", None)
     return subprocess.run(
         arguments,
-        cwd=folder,
-        env={**os.environ, "PATH": path, "COLUMNS": "100"},
+        cwd=where,
+        env={**environment, "COLUMNS": "100"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -71,11 +78,12 @@ def test_the_block_runs(block: Block, folder: Path) -> None:
         commands = list(block.commands())
         assert commands, f"{block}: no line starts with `$ `"
         for command, expected in commands:
-            _check(block, _run(["bash", "-c", command], folder), expected)
+            where = ROOT if command.startswith("make ") else folder
+            _check(block, _run(["bash", "-c", command], folder, where), expected)
     elif block.language == "python":
         script = folder / "script.py"
         script.write_text(block.text, encoding="utf-8")
-        _check(block, _run([sys.executable, script.name], folder), block.output)
+        _check(block, _run([sys.executable, script.name], folder, folder), block.output)
     else:
         case = doctest.DocTestParser().get_doctest(block.text, {}, str(block), block.page, block.line)
         runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
