@@ -44,7 +44,7 @@ test: $(VENV)/.test
 	$(BIN)/python -O -m pytest -q -m optimised
 
 check: $(VENV)/.dev
-	$(BIN)/ruff check .
+	$(BIN)/ruff check --output-format concise .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy src tests tools
 	$(BIN)/python -m tools.check
