@@ -13,6 +13,8 @@ from bestiary.run.generate import Session, Vocabulary
 from bestiary.text.stream import Bytes
 from tests import tiny
 
+from .chatmodel import publish
+
 CONTEXT = tiny.SIZES["max_position_embeddings"]
 SIZE = tiny.SIZES["vocab_size"]
 # Letters often, so that stop strings are met; words; and the bytes of ä and €, which are characters only in
@@ -51,3 +53,11 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def session(pair: Pair) -> Session:
     """A fresh one over the tiny model."""
     return Session(pair.model, CONTEXT)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random chat model, published whole."""
+    path = tmp_path_factory.mktemp("tiny-chat")
+    publish(path)
+    return path
