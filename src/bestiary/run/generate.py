@@ -26,7 +26,8 @@ from .stops import StopStrings
 # Tokens of a prompt computed at once: enough for full speed, and few enough that the activations of a long
 # prompt need no more memory than those of a short one.
 CHUNK = 512
-# The least room a cache is made with. It grows by doubling.
+# A cache has room for a multiple of this many tokens, and grows by half when it is full: little is wasted,
+# and a token is copied about twice in all.
 ROOM = 256
 
 # stop: an end token or a stop string. length: max_tokens, or a full context. abort: interrupted.
@@ -88,10 +89,11 @@ class Session:
 
         Raises RequestError when they do not fit the context.
         """
-        cache = self._room(len(self.ids) + len(tokens))
+        total = len(self.ids) + len(tokens)
+        cache = self._room(total)
         for begin in range(0, len(tokens), CHUNK):
             part = tokens[begin : begin + CHUNK]
-            ctx = Stream.at(cache, len(self.ids), len(part))
+            ctx = Stream.at(cache, len(self.ids), len(part), total=total)
             logits = self.model(torch.tensor([part], device=ctx.positions.device), ctx, _LAST)
             self.ids.extend(part)  # only now: an interrupted step leaves the session as it was
         return logits[0].float()  # type: ignore[no-any-return]
@@ -103,11 +105,12 @@ class Session:
     def _room(self, length: int) -> Cache:
         if length > self.context:
             raise RequestError(f"{length} tokens do not fit the context of {self.context}")
-        room = min(self.context, max(ROOM, 1 << (length - 1).bit_length()))
+        had = 0 if self._cache is None else self._cache.capacity
+        room = min(self.context, -(-max(length, had + had // 2) // ROOM) * ROOM)
         if self._cache is None:
             like = next(self.model.parameters())
             self._cache = Cache.empty(self.model, 1, room, dtype=like.dtype, device=like.device)
-        elif length > self._cache.capacity:
+        elif length > had:
             self._cache.grow(room)
         return self._cache
 

@@ -29,7 +29,8 @@ def log_likelihoods(model: Decoder, ids: Sequence[int]) -> Tensor:
     tokens, parts = torch.tensor(ids, device=like.device), []
     for begin in range(0, scored, ROWS):
         end = min(begin + ROWS, scored)
-        logits = model(tokens[None, begin:end], Stream.at(cache, begin, end - begin))[0].double()
+        step = Stream.at(cache, begin, end - begin, total=len(ids))
+        logits = model(tokens[None, begin:end], step)[0].double()
         wanted = logits.gather(-1, tokens[begin + 1 : end + 1, None])[:, 0]
         parts.append(wanted - logits.logsumexp(-1))
     return torch.cat(parts).cpu()

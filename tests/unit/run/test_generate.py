@@ -46,6 +46,8 @@ def shown(chunks: list[Chunk]) -> str:
 def theirs(pair: Pair, prompt: list[int], **options: Any) -> list[int]:
     """What transformers' generate appends."""
     tokens = torch.tensor([prompt])
+    # Its dynamic positions remember the longest sequence so far, until a short one comes.
+    pair.reference(tokens[:, :1])
     out = pair.reference.generate(
         tokens, attention_mask=torch.ones_like(tokens), do_sample=False, max_new_tokens=40, **options
     )
@@ -60,6 +62,14 @@ def theirs(pair: Pair, prompt: list[int], **options: Any) -> list[int]:
 def test_greedy_is_transformers_greedy(pair: Pair, session: Session, *, cached: bool) -> None:
     wanted = theirs(pair, PROMPT, use_cache=cached)
     assert len(set(wanted)) > 3  # not one token over and over
+    assert ids_of(run(session)) == wanted
+
+
+@pytest.mark.parametrize("pair", ["llama-dynamic"], indirect=True)
+def test_greedy_past_the_trained_length(pair: Pair, session: Session) -> None:
+    """Keys in a cache keep the positions of their own step, in both: without a cache it would differ."""
+    wanted = theirs(pair, PROMPT)
+    assert wanted != theirs(pair, PROMPT, use_cache=False)
     assert ids_of(run(session)) == wanted
 
 
@@ -106,13 +116,15 @@ def test_logprobs_are_the_models_own(pair: Pair, session: Session) -> None:
 # Chunks of prefill, room in the cache.
 
 
-@pytest.mark.parametrize("pair", ["llama", "mistral"], indirect=True)
-@pytest.mark.parametrize("chunk", [1, 3, 10, 11])
+@pytest.mark.parametrize("pair", ["llama", "llama-dynamic", "mistral"], indirect=True)
+@pytest.mark.parametrize("chunk", [1, 3, 20, 21])
 def test_chunks_of_a_prompt_change_nothing(
     pair: Pair, session: Session, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Nor where positions depend on the length of the whole prompt (dynamic: beyond 16 tokens)."""
     monkeypatch.setattr(module, "CHUNK", chunk)
-    assert ids_of(run(session)) == theirs(pair, PROMPT)
+    prompt = PROMPT + PROMPT[::-1]
+    assert ids_of(run(session, prompt)) == theirs(pair, prompt)
 
 
 def test_the_cache_grows_with_the_tokens(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +135,7 @@ def test_the_cache_grows_with_the_tokens(pair: Pair, monkeypatch: pytest.MonkeyP
         assert session._cache is not None
         sizes.append((chunk.ids[0], session._cache.capacity))
     assert [i for i, _ in sizes] == theirs(pair, PROMPT)
-    assert sorted({capacity for _, capacity in sizes}) == [16, 32, 64]
+    assert sorted({capacity for _, capacity in sizes}) == [12, 20, 32, 48, 72]
 
 
 def test_a_short_chat_needs_little_of_a_long_context(pair: Pair) -> None:

@@ -14,8 +14,11 @@ from bestiary.run import score
 from tests import tiny
 
 
-def test_log_likelihoods_are_transformers_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    reference = tiny.make("llama", tmp_path)
+@pytest.mark.parametrize("name", ["llama", "llama-dynamic"])
+def test_log_likelihoods_are_transformers_loss(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = tiny.make(name, tmp_path)
     model = load(tmp_path).model
     ids = torch.randint(130, (50,))
     monkeypatch.setattr(score, "ROWS", 16)  # several pieces, the last one short
