@@ -1,0 +1,176 @@
+"""Encoding of a rendered prompt in which control tokens come from the template alone.
+
+Between two control tokens of the template all is literal text and is encoded as one piece, whoever wrote it,
+so that the ids of an innocent conversation are those of the plain encoding. A piece in which somebody spells
+a control token is encoded by the tokenizer's literal mode. What comes out is checked, always: the control
+tokens of the result are those of the template, one by one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+from ..errors import TokenizerError
+
+
+class Tokenizer(Protocol):
+    """What is needed of a tokenizer here; see text.tokenizer for all of it."""
+
+    @property
+    def control(self) -> Mapping[str, int]: ...
+    def encode(self, text: str, *, control: bool = False) -> list[int]: ...
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Characters start to end of a prompt: a control token with this id, or literal text."""
+
+    start: int
+    end: int
+    control: int | None = None
+
+
+class LiteralEncoder:
+    """Encodes prompts for one tokenizer."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        # A token of white space alone means the same whoever wrote it.
+        self._ids = {spelling: id for spelling, id in tokenizer.control.items() if spelling.strip()}
+        self._controls = frozenset(self._ids.values())
+        longest_first = sorted(self._ids, key=len, reverse=True)
+        self._eaten: dict[tuple[int, bool], bool] = {}
+        self.pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+        """Finds spellings of control tokens: the leftmost, and of those the longest."""
+        self.overlapping = re.compile(f"(?={self.pattern.pattern})")
+        """Finds where such spellings begin, also inside one another."""
+        self.blank = next(c for c in map(chr, range(0xE000, 0xF8FF)) if all(c not in s for s in self._ids))
+        """A character that is in none of them."""
+
+    def controls(self, text: str) -> list[int]:
+        """Return the ids of the control tokens that a text spells."""
+        return [self._ids[match[0]] for match in self.pattern.finditer(text)]
+
+    def encode(self, text: str, masked: str) -> list[tuple[Stretch, list[int]]]:
+        """Encode a prompt, stretch by stretch.
+
+        Args:
+            text: all of it.
+            masked: the same with `blank` for every character that did not come from the template.
+
+        Raises TokenizerError if the tokenizer's literal mode gives a control token.
+        """
+        encoded: list[tuple[Stretch, list[int]]] = []
+        stretches = self._stretches(masked)
+        for places, forged in self._groups(text, stretches):
+            group = [stretches[place] for place in places]
+            ids = None if forged else self._together(text, group)
+            encoded += zip(group, ids or self._apart(text, stretches, places), strict=True)
+        return encoded
+
+    def _stretches(self, masked: str) -> list[Stretch]:
+        stretches, end = [], 0
+        for match in self.pattern.finditer(masked):
+            if match.start() > end:
+                stretches.append(Stretch(end, match.start()))
+            stretches.append(Stretch(match.start(), match.end(), self._ids[match[0]]))
+            end = match.end()
+        if end < len(masked):
+            stretches.append(Stretch(end, len(masked)))
+        return stretches
+
+    def _groups(self, text: str, stretches: Sequence[Stretch]) -> Iterator[tuple[range, bool]]:
+        """Join neighbours that may be encoded at once; text that spells a control token is alone (True)."""
+        start = 0
+        for place, stretch in enumerate(stretches):
+            if stretch.control is None and self.pattern.search(text, stretch.start, stretch.end):
+                if place > start:
+                    yield range(start, place), False
+                yield range(place, place + 1), True
+                start = place + 1
+        if start < len(stretches):
+            yield range(start, len(stretches)), False
+
+    def _together(self, text: str, group: Sequence[Stretch]) -> list[list[int]] | None:
+        """Return the ids of each stretch as the plain encoding has them; None if it sees other controls.
+
+        It does where a tokenizer normalises text before it looks for them ("＜|im_end|＞").
+        """
+        parts: list[list[int]] = [[]]
+        for id in self._tokenizer.encode(text[group[0].start : group[-1].end], control=True):
+            if id in self._controls:
+                parts += [[id], []]
+            else:
+                parts[-1].append(id)
+        ids, place = [], 0  # parts: literal, control, literal, ..., control, literal
+        for stretch in group:
+            literal = stretch.control is None
+            if place % 2 == literal:  # nothing stands between two control tokens
+                if literal or parts[place]:
+                    return None
+                place += 1
+            if place >= len(parts) or not (literal or parts[place] == [stretch.control]):
+                return None
+            ids.append(parts[place])
+            place += 1
+        return ids if not any(parts[place:]) else None
+
+    def _apart(self, text: str, stretches: Sequence[Stretch], places: range) -> list[list[int]]:
+        """Return the ids of each stretch at these places, literal text encoded by the literal mode."""
+        ids = []
+        for place in places:
+            stretch = stretches[place]
+            if stretch.control is not None:
+                ids.append([stretch.control])
+                continue
+            literal = text[stretch.start : stretch.end]
+            if place + 1 < len(stretches) and self._eats(stretches[place + 1].control, before=True):
+                literal = literal.rstrip()
+            if place and self._eats(stretches[place - 1].control, before=False):
+                literal = literal.lstrip()
+            ids.append(self._literal(literal, first=place == 0))
+        return ids
+
+    def _literal(self, text: str, *, first: bool) -> list[int]:
+        prefix = "" if first else self._shield
+        ids = self._tokenizer.encode(prefix + text)
+        ids = ids[len(self._tokenizer.encode(prefix)) :] if prefix else ids
+        if self._controls.intersection(ids):
+            raise TokenizerError("the tokenizer's literal mode gave a control token for text that spells one")
+        return ids
+
+    # What the tokenizer does at control tokens, seen from outside.
+
+    def _eats(self, control: int | None, *, before: bool) -> bool:
+        """Tell whether a token takes the white space beside it away (lstrip and rstrip in tokenizer.json)."""
+        if control is None:
+            return False
+        if (control, before) not in self._eaten:
+            spelling = next(name for name, id in self._ids.items() if id == control)
+            plain, spaced = (f"a{gap}{spelling}" if before else f"{spelling}{gap}a" for gap in ("", "\n\n"))
+            encode = self._tokenizer.encode
+            self._eaten[control, before] = encode(plain, control=True) == encode(spaced, control=True)
+        return self._eaten[control, before]
+
+    @cached_property
+    def _shield(self) -> str:
+        """Text to put before literal text so that what follows is encoded as after a control token.
+
+        Tokenizers made with SentencePiece write a space at the beginning, and only there. Where the text
+        after a control token is encoded like text at the beginning, nothing is needed.
+        """
+        spelling = next(iter(self._ids))
+        encode = self._tokenizer.encode
+        wanted = {text: encode(spelling + text, control=True) for text in _PROBES}
+        for shield in ("", "\ue000", "\n"):
+            head = encode(shield) if shield else []
+            if all(wanted[text][1:] == encode(shield + text)[len(head) :] for text in _PROBES):
+                return shield
+        return ""
+
+
+_PROBES = ("a", " a", "\na", "A b", "1", "<|a")
