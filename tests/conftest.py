@@ -11,6 +11,8 @@ from typing import Any
 
 # Before any test imports a library that reads them.
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
+# Threads that wait by spinning make everything several times slower on a machine that does other things too.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import hypothesis
 import pytest

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import os
-import re
+from collections.abc import Iterator
 
 from bestiary.cli import COMMANDS, parser
 from tools.sources import ROOT
@@ -25,19 +27,34 @@ def page() -> str:
     return "\n".join(parts)
 
 
+class Portable(argparse.RawDescriptionHelpFormatter):
+    """What Python 3.13 prints, on every Python: `-n, --number N`, where 3.12 has `-n N, --number N`."""
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings or action.nargs == 0:
+            return super()._format_action_invocation(action)
+        value = self._format_args(action, self._get_default_metavar_for_optional(action))
+        return f"{', '.join(action.option_strings)} {value}"
+
+
 def _fenced(name: str | None) -> str:
+    made = parser(name)
+    made.formatter_class = Portable
+    with _width(COLUMNS):
+        return f"```text\n{made.format_help().strip()}\n```\n"
+
+
+@contextlib.contextmanager
+def _width(columns: str) -> Iterator[None]:
+    """Give argparse, which asks for the terminal's width, always the same."""
     before = os.environ.get("COLUMNS")
-    os.environ["COLUMNS"] = COLUMNS  # argparse asks for the width of the terminal
+    os.environ["COLUMNS"] = columns
     try:
-        text = parser(name).format_help()
+        yield
     finally:
-        os.environ.pop("COLUMNS") if before is None else os.environ.update(COLUMNS=before)
-    return f"```text\n{portable(text).strip()}\n```\n"
-
-
-def portable(text: str) -> str:
-    """Return a help text as Python 3.13 prints it: `-n, --name N`, where 3.12 has `-n N, --name N`."""
-    return re.sub(r"^(  -\w) (\S+)(, --[\w-]+) \2", r"\1\3 \2", text, flags=re.MULTILINE)
+        del os.environ["COLUMNS"]
+        if before is not None:
+            os.environ["COLUMNS"] = before
 
 
 if __name__ == "__main__":
