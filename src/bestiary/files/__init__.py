@@ -48,7 +48,8 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     .bin), then the only file, or the only split GGUF, of a kind. Raises CheckpointError.
     """
     path = Path(path)
-    file = _find(path) if path.is_dir() else path
+    # Not Path.is_dir, which raises for a name that is too long.
+    file = _find(path) if os.path.isdir(path) else path  # noqa: PTH112
     if file.name.endswith(_INDEX):
         kind = _KINDS.get(Path(file.name.removesuffix(_INDEX)).suffix)
         if kind is None or kind == "gguf":

@@ -39,6 +39,7 @@ DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
 )
 
 MOST_DIMS = 16
+_CHUNK = 4 << 20
 DAMAGED = "Download the file again: it is damaged, or was made to do harm"
 
 # A private writable map counts as memory in full unless it is told not to: without this a file larger than
@@ -116,11 +117,27 @@ class Source:
         if dtype == torch.bool:
             flat = torch.frombuffer(data, dtype=torch.uint8, count=span, offset=offset).ne(0)
         elif offset % dtype.itemsize:
-            raw = torch.frombuffer(data, dtype=torch.uint8, count=span * dtype.itemsize, offset=offset)
-            flat = raw.clone().view(dtype)
+            flat = self._copy(offset, span * dtype.itemsize).view(dtype)
         else:
             flat = torch.frombuffer(data, dtype=dtype, count=span, offset=offset)
         return flat.view(shape) if stride is None else flat.as_strided(shape, stride)
+
+    def _copy(self, offset: int, nbytes: int) -> Tensor:
+        """Return bytes in memory of their own, and give the pages that they were read through back on the
+        way.
+
+        Nobody has written to those pages: they were never handed out as a view.
+        """
+        copy = torch.empty(nbytes, dtype=torch.uint8)
+        for at in range(0, nbytes, _CHUNK):
+            count = min(_CHUNK, nbytes - at)
+            copy[at : at + count] = torch.frombuffer(
+                self.data, dtype=torch.uint8, count=count, offset=offset + at
+            )
+            first = -(-(offset + at) // mmap.PAGESIZE) * mmap.PAGESIZE
+            if self._mapped is not None and (whole := offset + at + count - first) > 0:
+                self._mapped.madvise(mmap.MADV_DONTNEED, first, whole // mmap.PAGESIZE * mmap.PAGESIZE)
+        return copy
 
 
 def element_count(shape: tuple[int, ...]) -> int | None:

@@ -9,13 +9,17 @@ import math
 import re
 from typing import Any
 
+import numpy as np
+
 DEPTH = 64
+MOST_PARTS = 8_000_000  # a tokenizer.json of 262,000 pieces and 514,000 merges has 3 million
 _LARGEST = 2**63
 
 # A string, or the rest of the text when its end is missing: each byte is looked at once, whatever the input.
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
-_NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
-_INNERMOST = re.compile(rb"\[\]|\{\}")
+_UP, _DOWN, _BETWEEN = b"[{", b"]}", b",:"
+_OTHERS = bytes(byte for byte in range(256) if byte not in _UP + _DOWN + _BETWEEN)
+_STEPS = bytes.maketrans(_UP + _DOWN + _BETWEEN, b"\x01\x01\xff\xff\x00\x00")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -27,20 +31,24 @@ class InvalidJSONError(ValueError):
         self.reason, self.offset = reason, offset
 
 
-def parse(data: bytes, *, lenient: bool = False) -> Any:
+def parse(data: bytes, *, lenient: bool = False, parts: int = MOST_PARTS) -> Any:
     """Return the value that UTF-8 JSON text holds.
 
     lenient: read what published config files do: of a key written twice the last counts (Aquila2-34B-16K has
     one), and an integer past 64 bits becomes a float (`model_max_length` is often int(1e30)). Otherwise both
-    are refused. Raises InvalidJSONError: not UTF-8, not JSON, NaN or Infinity, a number past float64, half a
-    surrogate pair, or nested deeper than 64 levels.
+    are refused. parts: how many brackets, commas and colons there may be. Raises InvalidJSONError: not UTF-8,
+    not JSON, NaN or Infinity, a number past float64, half a surrogate pair, or nested deeper than 64 levels.
     """
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise InvalidJSONError(f"not UTF-8 text: {error.reason}", error.start) from None
-    if _deep(data):
-        raise InvalidJSONError(f"not JSON: brackets do not match, or are nested deeper than {DEPTH} levels")
+    # Before the parser builds anything: each level is a recursion, each part an object.
+    steps = _STRING.sub(b"", data).translate(_STEPS, _OTHERS)
+    if len(steps) > parts:
+        raise InvalidJSONError(f"more than {parts:,} brackets, commas and colons")
+    if np.frombuffer(steps, np.int8).cumsum(dtype=np.int32).max(initial=0) > DEPTH:
+        raise InvalidJSONError(f"nested deeper than {DEPTH} levels")
     decoder = json.JSONDecoder(
         object_pairs_hook=None if lenient else _unique,
         parse_int=_integer_or_float if lenient else _integer,
@@ -54,16 +62,6 @@ def parse(data: bytes, *, lenient: bool = False) -> Any:
     if _SURROGATE.search(text) and _half_surrogate(value):
         raise InvalidJSONError("half of a surrogate pair in a string")
     return value
-
-
-def _deep(data: bytes) -> bool:
-    """Tell whether brackets remain when the innermost pairs are taken away as often as the depth allows."""
-    left = _STRING.sub(b"", data).translate(None, _NOT_BRACKETS)
-    for _ in range(DEPTH):
-        if not left:
-            return False
-        left = _INNERMOST.sub(b"", left)
-    return bool(left)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
