@@ -1,0 +1,304 @@
+"""torch.save files that lie: about their layout, or about how much memory their tensors take."""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import torch
+
+from bestiary.files import open_checkpoint
+from tests.unit.files import craft
+from tests.unit.files.craft import (
+    Member,
+    archive,
+    legacy,
+    number,
+    pickled,
+    refused,
+    saved,
+    state_dict,
+    storage,
+    text,
+)
+from tests.unit.files.test_torchbin import FLOATS, FORMS, PARTS, PICKLE
+
+# Bombs.
+
+
+@pytest.mark.optimised
+def test_a_deflated_member_is_refused(tmp_path: Path) -> None:
+    """2.34 MB that unpack to 512 MiB: torch 2.13 loads this (here at a size that tests can make)."""
+    torch.save({"w": torch.zeros(1 << 20)}, tmp_path / "plain.bin")
+    bomb = tmp_path / "bomb.bin"
+    with (
+        zipfile.ZipFile(tmp_path / "plain.bin") as plain,
+        zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as out,
+    ):
+        for info in plain.infolist():
+            out.writestr(info.filename, plain.read(info))
+    assert bomb.stat().st_size < 10_000
+    assert torch.load(bomb, weights_only=True)["w"].numel() == 1 << 20
+    refused(bomb, saying="compressed")
+
+
+@pytest.mark.optimised
+def test_a_stride_of_zero_is_refused(tmp_path: Path) -> None:
+    """1,556 bytes that stand for 4 TB: torch 2.13 loads this."""
+    path = tmp_path / "x.bin"
+    torch.save({"w": torch.zeros(1).expand(1_000_000, 1_000_000)}, path)
+    assert torch.load(path, weights_only=True)["w"].shape == (1_000_000, 1_000_000)
+    assert "on top of each other" in str(refused(path))
+    torch.save({"w": torch.zeros(1).expand(1_000_000, 1_000_000)}, path, _use_new_zipfile_serialization=False)
+    refused(path, saying="on top of each other")
+
+
+@pytest.mark.optimised
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: torch.sparse_coo_tensor(
+            torch.tensor([[1_000_000]]), torch.ones(1), (4,), check_invariants=False
+        ),
+        lambda: torch.eye(3).to_sparse_csr(),
+        lambda: torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8),
+        lambda: torch.empty(1_000_000, 1_000_000, device="meta"),
+        lambda: torch.complex(torch.ones(3), torch.ones(3)).conj(),
+    ],
+    ids=["sparse out of range", "csr", "quantised", "meta", "conjugated"],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+def test_other_layouts_are_refused(tmp_path: Path, make: Callable[[], torch.Tensor]) -> None:
+    for form in FORMS.values():
+        torch.save({"w": make()}, tmp_path / "x.bin", _use_new_zipfile_serialization=form)
+        refused(tmp_path / "x.bin")
+
+
+VIEWS: dict[str, bytes] = {
+    "stride 0": craft.tensor(storage("0", 12), [2], [0]),
+    "stride 0 in the middle": craft.tensor(storage("0", 12), [2, 2, 2], [6, 0, 1]),
+    "all elements on each other": craft.tensor(storage("0", 12), [6, 6], [1, 1]),
+    "rows overlap": craft.tensor(storage("0", 12), [3, 4], [3, 1]),
+    "columns overlap": craft.tensor(storage("0", 12), [4, 3], [1, 3]),
+    "negative stride": craft.tensor(storage("0", 12), [2], [-1], 5),
+    "negative size": craft.tensor(storage("0", 12), [-2], [1]),
+    "negative offset": craft.tensor(storage("0", 12), [2], [1], -1),
+    "past the end": craft.tensor(storage("0", 12), [13], [1]),
+    "past the end by offset": craft.tensor(storage("0", 12), [2], [1], 11),
+    "past the end by stride": craft.tensor(storage("0", 12), [3], [6]),
+    "offset far away": craft.tensor(storage("0", 12), [1], [1], 2**62),
+    "offset past 64 bits": craft.tensor(storage("0", 12), [1], [1], 2**70),
+    "stride past 64 bits": craft.tensor(storage("0", 12), [2], [2**70]),
+    "stride wraps": craft.tensor(storage("0", 12), [3], [2**63]),
+    "size past 64 bits": craft.tensor(storage("0", 12), [2**70], [1]),
+    "sizes wrap": craft.tensor(storage("0", 12), [2**32, 2**32], [2**32, 1]),
+    "empty, sizes overflow": craft.tensor(storage("0", 12), [0, 2**62, 2**62], [1, 1, 1]),
+    "empty, outside": craft.tensor(storage("0", 12), [0], [1], 13),
+    "more strides than sizes": craft.tensor(storage("0", 12), [2], [1, 1]),
+    "fewer strides than sizes": craft.tensor(storage("0", 12), [2, 2], [1]),
+    "seventeen dimensions": craft.tensor(storage("0", 12), [1] * 17, [1] * 17),
+    "size is a float": craft.name("torch._utils", "_rebuild_tensor_v2")
+    + b"("
+    + storage("0", 12)
+    + number(0)
+    + b"(G"
+    + struct.pack(">d", 2)
+    + b"t("
+    + number(1)
+    + b"t\x89NtR",
+    "size is true": craft.name("torch._utils", "_rebuild_tensor_v2")
+    + b"("
+    + storage("0", 12)
+    + number(0)
+    + b"(\x88t("
+    + number(1)
+    + b"t\x89NtR",
+    "storage larger than its bytes": craft.tensor(storage("0", 13), [2], [1]),
+    "storage of doubles": craft.tensor(storage("0", 12, "DoubleStorage"), [2], [1]),
+    "storage past 64 bits": craft.tensor(storage("0", 2**70), [2], [1]),
+    "no such storage": craft.tensor(storage("1", 12), [2], [1]),
+    "storage by path": craft.tensor(storage("../data.pkl", 1), [1], [1]),
+    "unknown storage": craft.tensor(storage("0", 12, "QInt8Storage"), [2], [1]),
+}
+
+
+@pytest.mark.optimised
+@pytest.mark.parametrize("kind", VIEWS)
+def test_views_outside_their_storage_are_refused(tmp_path: Path, kind: str) -> None:
+    pickle = pickled(state_dict({"w": VIEWS[kind]}))
+    refused(tmp_path / "x.bin", saved(pickle, {"0": FLOATS}))
+    refused(tmp_path / "x.bin", legacy(pickle, {"0": (12, FLOATS)}))
+
+
+@pytest.mark.optimised
+def test_tensors_that_overlap_each_other_are_refused(tmp_path: Path) -> None:
+    """A million tensors, each the whole of one storage, would take a million times the file."""
+    whole = {f"w{i}": craft.tensor(storage("0", 12), [12], [1]) for i in range(2)}
+    shifted = {f"w{i}": craft.tensor(storage("0", 12), [12 - i], [1], i) for i in range(9)}
+    (tmp_path / "x.bin").write_bytes(saved(pickled(state_dict(whole)), {"0": FLOATS}))
+    assert len(open_checkpoint(tmp_path / "x.bin").entries) == 2, "the same tensor twice is tied"
+    refused(tmp_path / "x.bin", saved(pickled(state_dict(shifted)), {"0": FLOATS}), saying="overlap")
+
+
+# Layouts.
+
+WIDE_PARTS = saved(PICKLE, {"0": FLOATS}, wide=True)
+
+
+def changed(
+    whole: bytes, signature: bytes, position: int, kind: str, value: int, *, last: bool = True
+) -> bytes:
+    """The file with one number of a header changed."""
+    out = bytearray(whole)
+    place = out.rindex(signature) if last else out.index(signature)
+    struct.pack_into(kind, out, place + position, value)
+    return bytes(out)
+
+
+ARCHIVES: dict[str, bytes] = {
+    "no data.pkl": archive(PARTS[1:]),
+    "data.pkl elsewhere": archive([Member("a/b/data.pkl", PICKLE), *PARTS[1:]]),
+    "no folder": archive([Member("data.pkl", PICKLE), Member("data/0", FLOATS)]),
+    "two folders": archive([PARTS[0], Member("b/data/0", FLOATS)]),
+    "big-endian": archive([PARTS[0], Member("a/byteorder", b"big"), PARTS[2]]),
+    "byte order unknown": archive([PARTS[0], Member("a/byteorder", b"middle"), PARTS[2]]),
+    "storage missing": archive(PARTS[:2]),
+    "storage twice": archive([*PARTS, PARTS[2]]),
+    "pickle twice": archive([*PARTS, Member("a/data.pkl", pickled(b"}"))]),
+    "deflated": archive([*PARTS[:2], Member("a/data/0", FLOATS, method=8)]),
+    "deflated, the directory says stored": archive([*PARTS[:2], Member("a/data/0", FLOATS, local_method=8)]),
+    "sizes differ": archive([*PARTS[:2], Member("a/data/0", FLOATS, size=1 << 29)]),
+    "encrypted": archive([*PARTS[:2], Member("a/data/0", FLOATS, flags=1)]),
+    "strong encryption": archive([*PARTS[:2], Member("a/data/0", FLOATS, flags=0x2041)]),
+    "another name in the member": archive([*PARTS[:2], Member("a/data/0", FLOATS, local_name="a/data/1")]),
+    "shorter name in the member": archive([*PARTS[:2], Member("a/data/0", FLOATS, local_name="a/data/")]),
+    "member outside": archive([*PARTS[:2], Member("a/data/0", FLOATS, offset=1 << 31)]),
+    "member at the directory": archive([*PARTS[:2], Member("a/data/0", FLOATS, offset=400)]),
+    "members on each other": archive([PARTS[0], PARTS[1], PARTS[2], Member("a/data/1", FLOATS, offset=0)]),
+    "name not UTF-8": archive(PARTS).replace(b"a/data/0", b"a/data/\xff"),
+    "comment": archive(PARTS, comment=b"hello"),
+    "comment that is an end record": archive(PARTS, comment=archive([])),
+    "bytes before": archive(PARTS, before=b"\0"),
+    "bytes before that look right": archive(PARTS, before=b"PK\3\4"),
+    "bytes between": archive(PARTS, between=bytes(25)),
+    "bytes after": archive(PARTS) + b"\0",
+    "fewer members counted": archive(PARTS, count=2),
+    "more members counted": archive(PARTS, count=4),
+    "65,535 members counted": archive(PARTS, count=0xFFFF),
+    "directory elsewhere": archive(PARTS, directory_offset=0),
+    "directory past the end": archive(PARTS, directory_offset=1 << 30),
+    "wide record disagrees": archive(PARTS, wide=True, wide_count=2),
+    "wide record counts 2^64": changed(WIDE_PARTS, b"PK\6\6", 32, "<Q", 2**64 - 1),
+    "wide record, huge directory": changed(WIDE_PARTS, b"PK\6\6", 40, "<Q", 2**63),
+    "wide record elsewhere": changed(WIDE_PARTS, b"PK\6\7", 8, "<Q", 0),
+    "wide record past the end": changed(WIDE_PARTS, b"PK\6\7", 8, "<Q", 2**64 - 1),
+    "several volumes": changed(archive(PARTS), b"PK\5\6", 4, "<H", 1),
+    "member on another volume": changed(archive(PARTS), b"PK\1\2", 34, "<H", 2),
+    "size in the wide field, without one": changed(archive(PARTS), b"PK\1\2", 24, "<L", 0xFFFFFFFF),
+    "name of 65,535 bytes": changed(archive(PARTS), b"PK\1\2", 28, "<H", 0xFFFF),
+    "extra of 65,535 bytes": changed(archive(PARTS), b"PK\1\2", 30, "<H", 0xFFFF),
+    "member's extra of 65,535 bytes": changed(archive(PARTS), b"PK\3\4", 28, "<H", 0xFFFF),
+    "pickle damaged": archive([Member("a/data.pkl", PICKLE, crc=1), *PARTS[1:]]),
+    "pickle empty": archive([Member("a/data.pkl", b""), *PARTS[1:]]),
+    "bytes after the pickle": archive([Member("a/data.pkl", PICKLE + b"\0"), *PARTS[1:]]),
+    "no members": archive([]),
+    "only an end record": archive([])[-22:],
+}
+
+RUNS = {"0": (12, FLOATS)}
+LEGACIES: dict[str, bytes] = {
+    "another magic": legacy(PICKLE, RUNS, magic=pickled(number(0x1950A86A20F9469CFC6D))),
+    "magic is text": legacy(PICKLE, RUNS, magic=pickled(text("magic"))),
+    "magic is true": legacy(PICKLE, RUNS, magic=pickled(b"\x88")),
+    "another version": legacy(PICKLE, RUNS, version=pickled(number(1002))),
+    "big-endian": legacy(PICKLE, RUNS, system=pickled(b"}(" + text("little_endian") + b"\x89u")),
+    "byte order unknown": legacy(PICKLE, RUNS, system=pickled(b"}")),
+    "system is a list": legacy(PICKLE, RUNS, system=pickled(b"]")),
+    "keys are numbers": legacy(PICKLE, RUNS, keys=pickled(b"](" + number(0) + b"e")),
+    "keys are a tuple": legacy(PICKLE, RUNS, keys=pickled(b"(" + text("0") + b"t")),
+    "keys twice": legacy(PICKLE, RUNS, keys=pickled(b"](" + text("0") * 2 + b"e")),
+    "keys missing": legacy(PICKLE, RUNS, keys=pickled(b"]")),
+    "keys too many": legacy(PICKLE, {**RUNS, "1": (1, bytes(4))}),
+    "fewer elements": legacy(PICKLE, {"0": (11, FLOATS[:44])}),
+    "more elements": legacy(PICKLE, {"0": (13, FLOATS + bytes(4))}),
+    "negative elements": legacy(PICKLE, {"0": (-12, FLOATS)}),
+    "2^62 elements": legacy(PICKLE, {"0": (2**62, FLOATS)}),
+    "bytes after": legacy(PICKLE, RUNS) + b"\0",
+    "bytes missing": legacy(PICKLE, RUNS)[:-1],
+    "storage declared twice": legacy(
+        pickled(
+            state_dict(
+                {
+                    "w": craft.tensor(storage("0", 12), [2], [1]),
+                    "v": craft.tensor(storage("0", 11), [2], [1], 4),
+                }
+            )
+        ),
+        RUNS,
+    ),
+    "nothing": b"",
+    "a tensor without a name": legacy(pickled(craft.tensor(storage("0", 12), [12], [1])), RUNS),
+    "a list of tensors": legacy(pickled(b"](" + craft.tensor(storage("0", 12), [12], [1]) + b"e"), RUNS),
+    "names are numbers": legacy(
+        pickled(b"}" + number(1) + craft.tensor(storage("0", 12), [12], [1]) + b"s"), RUNS
+    ),
+    "no tensors": legacy(pickled(b"}")),
+    "two levels down": legacy(
+        pickled(
+            state_dict(
+                {"model": state_dict({"model": state_dict({"w": craft.tensor(storage("0", 12), [12], [1])})})}
+            )
+        ),
+        RUNS,
+    ),
+    "name with escape": legacy(
+        pickled(state_dict({"a\x1b": craft.tensor(storage("0", 12), [12], [1])})), RUNS
+    ),
+    "name leaves folder": legacy(
+        pickled(state_dict({"../a": craft.tensor(storage("0", 12), [12], [1])})), RUNS
+    ),
+    "name half a surrogate": legacy(
+        pickled(state_dict({"\ud800": craft.tensor(storage("0", 12), [12], [1])})), RUNS
+    ),
+    "GGUF": b"GGUF" + bytes(60),
+    "safetensors": craft.safetensors({}),
+    "a pickle of a dict": pickled(b"}"),
+}
+
+
+@pytest.mark.optimised
+@pytest.mark.parametrize("kind", ARCHIVES)
+def test_bad_archives_are_refused(tmp_path: Path, kind: str) -> None:
+    refused(tmp_path / "pytorch_model.bin", ARCHIVES[kind])
+
+
+@pytest.mark.optimised
+@pytest.mark.parametrize("kind", LEGACIES)
+def test_bad_legacy_files_are_refused(tmp_path: Path, kind: str) -> None:
+    refused(tmp_path / "pytorch_model.bin", LEGACIES[kind])
+
+
+def test_the_archives_above_are_good_but_for_one_thing(tmp_path: Path) -> None:
+    path = tmp_path / "x.bin"
+    for content in (archive(PARTS), archive(PARTS, wide=True), WIDE_PARTS, legacy(PICKLE, RUNS)):
+        path.write_bytes(content)
+        assert open_checkpoint(path).entries["w"].read().tolist() == [*range(12)]
+    path.write_bytes(archive(PARTS, wide=True))
+    assert zipfile.ZipFile(path).testzip() is None
+
+
+def test_the_error_names_the_tensor_and_the_numbers(tmp_path: Path) -> None:
+    error = refused(
+        tmp_path / "x.bin", saved(pickled(state_dict({"w": VIEWS["past the end"]})), {"0": FLOATS})
+    )
+    assert error.tensor == "w"
+    assert "need 13 elements, and there are 12" in str(error)
+
+
+def test_unknown_types_are_named_and_not_guessed(tmp_path: Path) -> None:
+    torch.save({"w": torch.ones(1), "share": Fraction(1, 3)}, tmp_path / "x.bin")
+    refused(tmp_path / "x.bin", saying="'fractions.Fraction'")

@@ -1,0 +1,214 @@
+"""Files damaged at random, in large numbers: each is read to its last byte or refused with the one error.
+
+No crash, no other exception, nothing that takes two seconds, no memory beyond what the file has. `make
+nightly` tries a million of each format, and other ones every night.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import random
+import struct
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save
+
+from bestiary.errors import CheckpointError
+from bestiary.files import gguf, open_checkpoint, safetensors, torchbin
+from bestiary.files.entries import Entry
+from bestiary.files.source import Source
+from tests.unit.files import craft
+from tests.unit.files.mutate import mutant
+from tests.unit.files.test_gguf import small
+
+Reader = Callable[[Source], tuple[dict[str, Entry], Mapping[str, object]]]
+PATH = Path("mutant")
+MANY, NIGHTLY, SECONDS, MEMORY = 20_000, 1_000_000, 2.0, 64 << 20
+
+
+def a_safetensors() -> bytes:
+    tensors = {
+        "layers.0.w": torch.arange(6.0).view(2, 3),
+        "b": torch.arange(3),
+        "h": torch.ones(2, dtype=torch.bfloat16),
+    }
+    return save({**tensors, "flag": torch.tensor([True, False]), "none": torch.empty(0, 2)}, {"format": "pt"})
+
+
+def a_bin(*, new: bool) -> bytes:
+    base = torch.arange(12.0)
+    tensors = {"w": base.view(3, 4).t(), "v": torch.arange(3), "h": torch.ones(2).half()}
+    buffer = io.BytesIO()
+    torch.save({"model": tensors, "step": 3}, buffer, _use_new_zipfile_serialization=new)
+    return buffer.getvalue()
+
+
+def a_handmade_bin(*, new: bool) -> bytes:
+    """Far smaller than what torch writes, so that more of the damage hits what matters."""
+    view = craft.tensor(craft.storage("0", 6), [2, 3], [1, 2])
+    pickle = craft.pickled(
+        craft.state_dict({"w": view, "v": craft.tensor(craft.storage("1", 2, "HalfStorage"), [2], [1])})
+    )
+    floats, halves = struct.pack("<6f", *range(6)), bytes(4)
+    if new:
+        return craft.saved(pickle, {"0": floats, "1": halves}, wide=True)
+    return craft.legacy(pickle, {"0": (6, floats), "1": (2, halves)})
+
+
+SEEDS: dict[str, tuple[Reader, list[bytes]]] = {
+    "safetensors": (safetensors.read, [a_safetensors()]),
+    "bin, zip": (torchbin.read, [a_bin(new=True), *[a_handmade_bin(new=True)] * 3]),
+    "bin, legacy": (torchbin.read, [a_bin(new=False), *[a_handmade_bin(new=False)] * 3]),
+    "gguf 1": (gguf.read, [small(1).build()]),
+    "gguf 2": (gguf.read, [small(2).build()]),
+    "gguf 3": (gguf.read, [small(3).build()]),
+}
+
+
+def touch(entries: Mapping[str, Entry], metadata: Mapping[str, object]) -> None:
+    """Look at every byte that an open file offers."""
+    for entry in entries.values():
+        tensor = entry.read()
+        if tensor.shape != entry.shape and tensor.dtype != torch.uint8:
+            raise AssertionError(f"{entry} reads as {tensor.shape}")
+        tensor.contiguous().view(-1).view(torch.uint8).sum().item()
+    for value in metadata.values():
+        if isinstance(value, gguf.Array):
+            list(value)
+
+
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+@contextmanager
+def bounded(outcomes: Counter[str], count: int) -> Iterator[Callable[[float, bytearray], None]]:
+    """Watch time and memory, and that there were as many refusals as asked for, and some files still read."""
+    before = resident()
+
+    def judge(took: float, content: bytearray) -> None:
+        if took > SECONDS:
+            pytest.fail(f"took {took:.1f} s: {content.hex()}")
+
+    yield judge
+    assert outcomes["refused"] == count
+    assert outcomes["read"] > count // 500
+    assert resident() - before < MEMORY
+
+
+def try_all(kind: str, count: int, seed: int) -> Counter[str]:
+    reader, wholes = SEEDS[kind]
+    rng = random.Random(seed)
+    outcomes: Counter[str] = Counter()
+    reasons = set()
+    with bounded(outcomes, count) as judge:
+        while outcomes["refused"] < count:
+            content = mutant(rng, wholes[outcomes.total() % len(wholes)])
+            began = time.perf_counter()
+            try:
+                touch(*reader(Source(PATH, memoryview(content))))
+            except CheckpointError as error:
+                outcomes["refused"] += 1
+                reasons.add(error.reason[:20])
+                if error.file != PATH or type(error) is not CheckpointError or len(str(error)) > 2000:
+                    pytest.fail(f"{error!r} for {content.hex()}")
+            except BaseException as error:
+                raise AssertionError(f"{kind}: {error!r} for {content.hex()}") from error
+            else:
+                outcomes["read"] += 1
+            judge(time.perf_counter() - began, content)
+    assert len(reasons) >= 12, "the damage went to many places"
+    return outcomes
+
+
+@pytest.mark.parametrize("kind", SEEDS)
+def test_the_undamaged_files_are_read(kind: str) -> None:
+    reader, wholes = SEEDS[kind]
+    for whole in wholes:
+        entries, metadata = reader(Source(PATH, memoryview(bytearray(whole))))
+        touch(entries, metadata)
+        assert len(entries) >= 2
+
+
+@pytest.mark.parametrize("kind", SEEDS)
+def test_damaged_files(kind: str) -> None:
+    try_all(kind, MANY, seed=2)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("kind", SEEDS)
+def test_many_more_damaged_files(kind: str) -> None:
+    try_all(kind, NIGHTLY, seed=int(time.time()))
+
+
+# Indexes need a folder.
+
+
+def a_sharded_model(folder: Path) -> bytes:
+    for name in "ab":
+        (folder / f"{name}.safetensors").write_bytes(save({f"{name}.{i}": torch.ones(2) for i in range(2)}))
+    (folder / "outside").mkdir()
+    weight_map = {f"{name}.{i}": f"{name}.safetensors" for name in "ab" for i in range(2)}
+    return json.dumps({"metadata": {"total_size": 32}, "weight_map": weight_map}, indent=1).encode()
+
+
+def try_indexes(folder: Path, count: int, seed: int) -> Counter[str]:
+    whole = a_sharded_model(folder)
+    rng = random.Random(seed)
+    outcomes: Counter[str] = Counter()
+    index = folder / "model.safetensors.index.json"
+    descriptor = os.open(index, os.O_RDWR | os.O_CREAT)
+    with bounded(outcomes, count) as judge:
+        while outcomes["refused"] < count:
+            content = mutant(rng, whole)
+            os.pwrite(descriptor, content, 0)
+            os.ftruncate(descriptor, len(content))
+            began = time.perf_counter()
+            try:
+                checkpoint = open_checkpoint(index)
+                touch(checkpoint.entries, checkpoint.metadata)
+            except CheckpointError as error:
+                outcomes["refused"] += 1
+                if type(error) is not CheckpointError or not Path(str(error.file)).is_relative_to(folder):
+                    pytest.fail(f"{error!r} for {bytes(content)!r}")
+            except BaseException as error:
+                raise AssertionError(f"{error!r} for {bytes(content)!r}") from error
+            else:
+                outcomes["read"] += 1
+                if [*checkpoint.entries] != ["a.0", "a.1", "b.0", "b.1"]:
+                    pytest.fail(f"{[*checkpoint.entries]} for {bytes(content)!r}")
+            judge(time.perf_counter() - began, content)
+    os.close(descriptor)
+    return outcomes
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory where there is one: many thousands of files are written."""
+    shared = Path("/dev/shm")
+    if not os.access(shared, os.W_OK):
+        yield tmp_path
+        return
+    place = shared / f"bestiary-{os.getpid()}"
+    place.mkdir()
+    yield place
+    for path in sorted(place.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    place.rmdir()
+
+
+def test_damaged_indexes(folder: Path) -> None:
+    try_indexes(folder, MANY, seed=2)
+
+
+@pytest.mark.nightly
+def test_many_more_damaged_indexes(folder: Path) -> None:
+    try_indexes(folder, NIGHTLY, seed=int(time.time()))
