@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import hub, roster
 from ..errors import BestiaryError
 from .options import add_model, model_name
-from .terminal import BOLD, columns, paint, print_json, printable, size
+from .terminal import BOLD, amount, columns, paint, print_json, printable, size
 
 if TYPE_CHECKING:
     from ..files import Checkpoint
@@ -144,36 +144,48 @@ def _text(path: Path) -> dict[str, Any]:
         template = open_template(path, tokenizer)
     except BestiaryError as refused:
         return {**found, "template": None, "reason": str(refused)}
-    return {**found, "template": template is not None}
+    return {**found, "template": template.name if template is not None else None}
 
 
 def _print(facts: Mapping[str, Any]) -> None:
-    weights, memory, text = facts["weights"], facts["memory"], facts["text"]
-    print(paint(printable(facts["name"]), BOLD), printable(facts["path"]))
-    rows = [("licence", facts["licence"] or "none stated")]
-    told = f"{weights['parameters'] / 1e6:,.1f} M parameters, {size(weights['nbytes'])}, {weights['kind']}"
-    rows.append(("weights", told))
-    for dtype, of in weights["types"].items():
-        rows.append(
-            ("", f"{dtype}: {of['tensors']} tensors, {of['parameters'] / 1e6:,.1f} M, {size(of['nbytes'])}")
-        )
-    rows += [("runs here", "yes" if facts["runs"] else f"no: {facts['reason']}")]
-    rows += [(_KEYS.get(key, "architecture"), str(value)) for key, value in facts["architecture"].items()]
-    if memory is not None:
-        cache = f"{size(memory['kv_token'])} a token in float32"
-        whole = f", {size(memory['kv_context'])} for the whole context" if memory["kv_context"] else ""
-        rows.append(("memory", f"{size(memory['weights'])} of weights; keys and values {cache}{whole}"))
-    if text["tokenizer"] is None:
-        rows.append(("tokenizer", f"none: {text['reason']}"))
-    else:
-        bos = "adds BOS" if text["adds_bos"] else "no BOS"
-        about = f"{text['tokens']:,} tokens, {text['control_tokens']} of them control tokens, {bos}"
-        rows.append(("tokenizer", f"{text['tokenizer']}: {about}"))
-        rows.append(
-            (
-                "chat template",
-                "yes" if text["template"] else f"none{': ' + text['reason'] if 'reason' in text else ''}",
-            )
-        )
-    for line in columns([(key, printable(str(value)).replace("\n", " ")) for key, value in rows]):
+    name, path = printable(facts["name"]), printable(facts["path"])
+    print(paint(path, BOLD) if name == path else f"{paint(name, BOLD)} {path}")
+    rows = [*_weight_rows(facts), *_architecture_rows(facts), *_text_rows(facts["text"])]
+    for line in columns([(key, printable(value).replace("\n", " ")) for key, value in rows]):
         print(f"  {line}")
+
+
+def _weight_rows(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    weights = facts["weights"]
+    yield "licence", facts["licence"] or "none stated"
+    yield (
+        "weights",
+        f"{amount(weights['parameters'])} parameters, {size(weights['nbytes'])}, {weights['kind']}",
+    )
+    cells = [
+        (dtype, f"{of['tensors']} tensors", f"{amount(of['parameters'])} parameters", size(of["nbytes"]))
+        for dtype, of in weights["types"].items()
+    ]
+    for line in columns(cells, right=frozenset({1, 2, 3})):
+        yield "", line
+
+
+def _architecture_rows(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "runs here", "yes" if facts["runs"] else f"no: {facts['reason']}"
+    for key, value in facts["architecture"].items():
+        yield _KEYS.get(key, "architecture"), str(value)
+    if (memory := facts["memory"]) is not None:
+        token = f"{size(memory['kv_token'])} a token in float32"
+        whole = f", {size(memory['kv_context'])} for the whole context" if memory["kv_context"] else ""
+        yield "memory", f"{size(memory['weights'])} of weights; keys and values {token}{whole}"
+
+
+def _text_rows(text: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if text["tokenizer"] is None:
+        yield "tokenizer", f"none: {text['reason']}"
+        return
+    bos = "adds BOS" if text["adds_bos"] else "no BOS"
+    about = f"{text['tokens']:,} tokens, {text['control_tokens']} of them control tokens, {bos}"
+    yield "tokenizer", f"{text['tokenizer']}: {about}"
+    missing = f"none: {text['reason']}" if "reason" in text else "none: it only continues text"
+    yield "chat template", text["template"] or missing

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from ..errors import RequestError
+from ..errors import BestiaryError, RequestError
 from ..files.paths import read_json
 from ..run.generate import FinishReason
 from ..run.llm import LLM
@@ -109,10 +109,11 @@ class Talk:
         fresh.replace(path)
 
     def load(self, path: Path) -> None:
-        """Go on with a saved conversation. Raises CheckpointError or RequestError for a file that is none."""
-        found = read_json(path, limit=_FILE_LIMIT).get("messages")
-        if not isinstance(found, list):
-            raise RequestError(f"{path} holds no list of messages")
-        if found:
+        """Go on with a saved conversation. Raises RequestError for a file that is none."""
+        try:
+            found = read_json(path, limit=_FILE_LIMIT).get("messages")
+            # The template says whether these are messages, and of roles that it knows.
             self.template.encode(found, generation=False)
+        except BestiaryError as error:
+            raise RequestError(f"{path} is no saved conversation: {error}") from error
         self.messages = found

@@ -70,6 +70,14 @@ def size(nbytes: float) -> str:
     return f"{nbytes:.1f} TB"
 
 
+def amount(number: int) -> str:
+    """A count as a person reads it: 135 k, 134.5 M, 7.2 B (thousand million)."""
+    for unit, factor in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= factor:
+            return f"{number / factor:.1f} {unit}"
+    return str(number)
+
+
 def columns(rows: Iterable[Sequence[str]], right: frozenset[int] = frozenset()) -> list[str]:
     """Rows of cells as aligned lines; the columns in `right` are aligned to the right, as numbers are."""
     table = [list(row) for row in rows]

@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
         print("".join(_shown(piece, code) for piece, code in zip(pieces, paints, strict=True)), end="\n\n")
     rows = columns([(str(token), "") for token in ids], right=frozenset({0})) if ids else []
     for row, piece, code in zip(rows, pieces, paints, strict=True):
-        print(f"{row}  {paint(printable(piece, keep=''), code)}")
+        print(f"{row}  '{paint(printable(piece, keep=''), code)}'")
     note(f"{len(ids)} tokens, {len(text)} characters")
     return 0
 

@@ -68,7 +68,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         num_attention_heads=4,
         num_key_value_heads=2,
         vocab_size=264,
-        max_position_embeddings=512,
+        max_position_embeddings=4096,
         bos_token_id=261,
         eos_token_id=263,
     )
