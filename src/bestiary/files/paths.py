@@ -73,12 +73,13 @@ def _fault(name: str) -> str | None:
 
 
 def _is_cached_blob(root: Path, real: Path) -> bool:
-    """Tell whether a link of `models--*/snapshots/<revision>` leads to `models--*/blobs` of the same
-    model.
+    """Tell whether a link of `models--*/snapshots/<revision>` leads to `models--*/blobs` of the same model,
+    or to the `blobs` beside `models--*`, which all models share since huggingface_hub 2.
     """
     for parent in root.parents:
         if parent.name == "snapshots" and parent.parent.name.startswith("models--"):
-            return real.is_relative_to(parent.parent / "blobs")
+            model = parent.parent
+            return any(real.is_relative_to(folder / "blobs") for folder in (model, model.parent))
     return False
 
 

@@ -170,7 +170,9 @@ def _keys(name: str) -> tuple[str, ...]:
 def _verify(path: Path, progress: Progress) -> None:
     """Hash every weight file of a pulled model: the blob of a large file is named by its SHA-256."""
     for file in [path] if path.is_file() else cache.weight_files(path):
-        blob = file.resolve()
+        # One link only: the blob itself may be a link into a store of all models, by another hash.
+        blob = file.readlink() if file.is_symlink() else file
+        blob = (file.parent / blob.parent).resolve() / blob.name
         if len(blob.name) != 64:
             progress(f"{file.name}: the hub gave no SHA-256 to check it with")
             continue

@@ -6,9 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from bestiary import hub, roster
 from bestiary.errors import HubError
+from bestiary.files import open_checkpoint
 from bestiary.hub import cache
 from bestiary.hub.names import Name, parse
 
@@ -148,6 +151,22 @@ def test_names_that_can() -> None:
     assert parse("gpt2") == Name("gpt2")
     assert parse("org/na.me-1_x@refs/pr/3:sub/q4.gguf") == Name("org/na.me-1_x", "refs/pr/3", "sub/q4.gguf")
     assert str(parse("org/name@v1:a.gguf")) == "org/name@v1:a.gguf"
+
+
+def test_blobs_that_all_models_share(home: Path) -> None:
+    """The layout of huggingface_hub 2: a model's blob is a link to the one of that content for all models."""
+    path = _cached(cache.hub_cache(), "org/name", {"config.json": b"{}", "model.safetensors": b"w"})
+    save_file({"x": torch.ones(3)}, home / "weights")
+    shared = cache.hub_cache() / "blobs" / "ab" / ("ab" * 32)
+    shared.parent.mkdir(parents=True)
+    (home / "weights").rename(shared)
+    blob = path.parents[1] / "blobs" / "etag"
+    blob.symlink_to(os.path.relpath(shared, blob.parent))
+    (path / "model.safetensors").unlink()
+    (path / "model.safetensors").symlink_to(os.path.relpath(blob, path))
+    assert hub.resolve("org/name") == path
+    with open_checkpoint(path) as checkpoint:
+        assert checkpoint.entries["x"].read().tolist() == [1.0, 1.0, 1.0]
 
 
 def test_links_out_of_the_cache_are_not_followed(home: Path) -> None:
