@@ -29,6 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "text", metavar="TEXT", nargs="?", help="the text; without it, or with -, standard input"
     )
+    parser.add_argument("-p", "--prompt", metavar="TEXT", help="the same as TEXT")
     parser.add_argument("-f", "--file", metavar="FILE", help="take the text from a file")
     parser.add_argument("--jsonl", metavar="FILE", help='many: a {"prompt"} or {"messages"} a line')
     parser.add_argument(
@@ -41,8 +42,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Continue one text as it comes, or a file of prompts."""
-    sources = [option for option in (options.text, options.file, options.jsonl) if option is not None]
-    if len(sources) > 1:
+    if options.model_option is not None and options.text is None:
+        # With --model, the one word that stands alone is the text.
+        options.model, options.text = None, options.model
+    given = (options.text, options.prompt, options.file, options.jsonl)
+    if len(sources := [option for option in given if option is not None]) > 1:
         raise RequestError(f"one text at a time: TEXT, --file or --jsonl, not {len(sources)} of them")
     if (options.jsonl is None) != (options.out is None):
         raise RequestError("--jsonl and --out go together\nTry: --jsonl prompts.jsonl --out answers.jsonl")
@@ -66,8 +70,9 @@ def _text(options: argparse.Namespace) -> str:
             raise RequestError(
                 f"{options.file} is not UTF-8 text: byte {error.start} is {error.reason}"
             ) from error
-    if options.text not in (None, "-"):
-        return str(options.text)
+    text = options.text if options.prompt is None else options.prompt
+    if text not in (None, "-"):
+        return str(text)
     if sys.stdin.isatty():
         note("reading the text from this terminal; Ctrl-D ends it")
     return sys.stdin.read()

@@ -37,7 +37,7 @@ def add_loading(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "loading", "BESTIARY_DEVICE, _DTYPE, _THREADS and _CTX_SIZE give defaults"
     )
-    group.add_argument("--device", help="cpu, cuda, cuda:1, mps; auto picks the fastest (default)")
+    group.add_argument("--device", help="cpu, cuda, cuda:1; auto (default) is a GPU where there is one")
     group.add_argument("--dtype", help="auto (default), float32, bfloat16 or float16: what is computed in")
     group.add_argument("-t", "--threads", metavar="N", help="threads (default: the physical cores)")
     group.add_argument(
@@ -65,7 +65,9 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--temperature", "--temp", type=float, metavar="T", help="0 is greedy")
     group.add_argument("--top-k", type=int, metavar="K", help="keep the K most likely tokens; 0 is off")
-    group.add_argument("--top-p", type=float, metavar="P", help="keep the most likely tokens up to P in all")
+    group.add_argument(
+        "--top-p", type=float, metavar="P", help="keep the likeliest tokens that make up P in all"
+    )
     group.add_argument("--min-p", type=float, metavar="P", help="keep tokens at least P times the likeliest")
     group.add_argument(
         "--repetition-penalty", "--repeat-penalty", type=float, metavar="R", help="above 1: repeat less"

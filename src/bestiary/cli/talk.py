@@ -111,7 +111,7 @@ class Talk:
     def load(self, path: Path) -> None:
         """Go on with a saved conversation. Raises RequestError for a file that is none."""
         try:
-            found = read_json(path, limit=_FILE_LIMIT).get("messages")
+            found: list[Message] = read_json(path, limit=_FILE_LIMIT).get("messages") or []
             # The template says whether these are messages, and of roles that it knows.
             self.template.encode(found, generation=False)
         except BestiaryError as error:

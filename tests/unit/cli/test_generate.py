@@ -43,6 +43,8 @@ def test_text_from_an_argument_a_file_and_standard_input(
     assert bestiary("generate", model, "--file", tmp_path / "text", "-n", 12) == told
     assert bestiary("generate", model, "-", "-n", 12, stdin=TEXT) == told
     assert bestiary("generate", "-m", model, "-n", 12, stdin=TEXT) == told
+    assert bestiary("generate", "-m", model, TEXT, "-n", 12) == told
+    assert bestiary("generate", "-m", model, "-p", TEXT, "-n", 12) == told
 
 
 def test_json(bestiary: Bestiary, model: Path, expected: str) -> None:
