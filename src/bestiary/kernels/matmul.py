@@ -18,13 +18,20 @@ from torch import Tensor
 
 from ..errors import KernelError
 from ..formats import Format, get
-from . import Table
+from . import Table, native
 
 __all__ = ["decode", "linear", "packed_decode", "packed_linear"]
 
 # Elements of weight decoded at a time by the reference: 16 MiB of float32, small beside any model, large
 # enough that the product and not the call dominates.
 _TILE = 1 << 22
+# Elements decoded at a time for torch's product: 4 MiB, which stays in the second and third level caches.
+_BUFFER = 1 << 20
+# From so many rows of x on, decoding once and torch's product beat multiplying from the packed bytes.
+_PRODUCT = 32
+# Multiply-adds that one thread does sooner than two can be told to.
+_SMALL = 1 << 16
+_FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def packed_linear(x: Tensor, weight: Tensor, fmt: Format, bias: Tensor | None = None) -> Tensor:
@@ -97,7 +104,8 @@ def _input_gradient(gradient: Tensor, weight: Tensor, fmt: Format) -> Tensor:
     columns = fmt.columns(weight.shape[1])
     total = gradient.new_zeros((*gradient.shape[:-1], columns), dtype=torch.float32)
     for rows in _tiles(weight, columns):
-        total += gradient[..., rows].float() @ decode(weight[rows], fmt)
+        # The operator, since a compiler traces the backward pass without saying that it is compiling.
+        total += gradient[..., rows].float() @ _decode_op(weight[rows], fmt.name)
     return total.to(gradient.dtype)
 
 
@@ -164,10 +172,81 @@ def _(packed: Tensor, fmt: str) -> Tensor:
     )
 
 
+def _native_supports(x: Tensor, weight: Tensor, fmt: Format, bias: Tensor | None) -> str | None:
+    if (reason := _native_decodes(weight, fmt)) is not None:
+        return reason
+    return None if x.dtype in _FLOATS and x.device.type == "cpu" else f"x is {x.dtype} on {x.device}"
+
+
+def _native_decodes(packed: Tensor, fmt: Format) -> str | None:
+    if (reason := native.absence()) is not None:
+        return reason
+    if packed.device.type != "cpu":
+        return f"the weight is on {packed.device}"
+    if packed.stride(-1) != 1 and packed.numel():
+        return "the bytes of a packed row are not neighbours"
+    return None
+
+
+def _native_linear(x: Tensor, weight: Tensor, fmt: Format, bias: Tensor | None) -> Tensor:
+    wide = x.float().contiguous()
+    rows, columns = weight.shape[0], x.shape[-1]
+    count = wide.numel() // columns if columns else 0
+    y = wide.new_empty((*x.shape[:-1], rows))
+    offset = None if bias is None else bias.float().contiguous()
+    if count < _PRODUCT:
+        library = native.library()
+        library.linear(
+            library.formats[fmt.name], weight.data_ptr(), rows, weight.stride(0), columns,
+            wide.data_ptr(), count, None if offset is None else offset.data_ptr(), y.data_ptr(),
+            _threads(rows * columns * count),
+        )  # fmt: skip
+    else:
+        _product_by_tiles(wide.view(count, columns), weight, fmt, y.view(count, rows))
+        if offset is not None:
+            y += offset
+    return y.to(x.dtype)
+
+
+def _product_by_tiles(x: Tensor, weight: Tensor, fmt: Format, y: Tensor) -> None:
+    """Fill y (count, rows) with x @ decode(weight).T, decoding into one small buffer again and again."""
+    columns = x.shape[1]
+    step = max(1, _BUFFER // columns)
+    buffer = x.new_empty(min(step, weight.shape[0]), columns)
+    for start in range(0, weight.shape[0], step):
+        rows = weight[start : start + step]
+        tile = _native_rows(rows, fmt, buffer[: len(rows)])
+        torch.mm(x, tile.T, out=y[:, start : start + step])
+
+
+def _native_rows(packed: Tensor, fmt: Format, out: Tensor) -> Tensor:
+    """Decode packed (rows, row bytes) into out (rows, columns), contiguous, and return it."""
+    library = native.library()
+    rows, columns = out.shape
+    library.decode(
+        library.formats[fmt.name], packed.data_ptr(), rows, packed.stride(0), columns, out.data_ptr(),
+        _threads(rows * columns),
+    )  # fmt: skip
+    return out
+
+
+def _native_decode(packed: Tensor, fmt: Format) -> Tensor:
+    columns = fmt.columns(packed.shape[-1])
+    rows = packed.reshape(-1, packed.shape[-1]) if packed.ndim != 2 else packed
+    out = torch.empty(rows.shape[0], columns, dtype=torch.float32)
+    return _native_rows(rows, fmt, out).view(*packed.shape[:-1], columns)
+
+
+def _threads(work: int) -> int:
+    return torch.get_num_threads() if work >= _SMALL else 1
+
+
 # (x, weight, format, bias) -> (..., out)
 linear: Table[Tensor] = Table("packed_linear")
+linear.add("native", _native_linear, _native_supports, about=native.about)
 linear.add("reference", _reference_linear)
 
 # (packed, format) -> (..., columns) float32
 decode: Table[Tensor] = Table("packed_decode")
+decode.add("native", _native_decode, _native_decodes, about=native.about)
 decode.add("reference", _reference_decode)

@@ -1,0 +1,48 @@
+/* What the parts of the library know of each other. Only the functions of api.c marked PUBLIC are seen from outside. */
+#ifndef BESTIARY_NATIVE_H
+#define BESTIARY_NATIVE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define PUBLIC __attribute__((visibility("default")))
+
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+#define HAVE_X86 1
+#endif
+
+/* dst[i] = decoded element i of one row. */
+typedef void decode_fn(const uint8_t *row, float *dst, size_t columns);
+
+/* y[j * y_step + r] = row r of w times x[j * x_step ...], for `rows` rows and m vectors x. */
+typedef void dot_fn(const uint8_t *w, size_t row_bytes, size_t rows, size_t columns, const float *x, size_t x_step,
+                    size_t m, float *y, size_t y_step);
+
+typedef struct {
+    const char *name;
+    size_t block, nbytes; /* elements and bytes of a block */
+    decode_fn *decode;
+    dot_fn *dot;
+} format;
+
+enum { FORMATS = 15 };
+
+/* One instruction set's functions. */
+typedef struct {
+    const char *name;
+    format formats[FORMATS];
+} isa;
+
+extern const isa isa_plain;
+#ifdef HAVE_X86
+extern const isa isa_avx2, isa_avx512;
+#endif
+
+/* The best that this processor runs. */
+const isa *best_isa(void);
+
+/* Run work(job, id, count) on `threads` threads at most; id counts from 0 to count - 1. See threads.c. */
+typedef void work_fn(void *job, int id, int count);
+void parallel(int threads, work_fn *work, void *job);
+
+#endif
