@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -285,7 +286,7 @@ def test_an_interrupt_gives_what_there_is_and_then_rises(pair: Pair, session: Se
         nonlocal calls
         calls += 1
         if calls == 7:  # while the eighth token is computed: the first came with the prompt
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
 
     # Text that may be a stop string is held back at that moment.
     stop = whole[-1] + "\0"
