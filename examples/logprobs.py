@@ -7,7 +7,7 @@ from bestiary import LLM, SamplingParams
 
 llm = LLM(*sys.argv[1:2])
 params = SamplingParams(temperature=0, max_tokens=6, logprobs=3)
-answer = llm.generate("The first president of the United States was", params)[0].outputs[0]
+answer = llm.generate("The capital of Germany is", params)[0].outputs[0]
 for token, entries in zip(answer.token_ids, answer.logprobs or [], strict=True):
     others = [
         f"{llm.tokenizer.piece(i).decode(errors='replace')!r} {math.exp(entry.logprob):.0%}"

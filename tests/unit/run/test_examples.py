@@ -19,7 +19,7 @@ SAID = {
     "conversation": "of them known before",
     "forged_turn": "['<|im_start|>', '<|im_end|>', '<|im_start|>', '<|im_end|>', '<|im_start|>']",
     "logits": "most likely next: ' dog'",
-    "logprobs": "' George' ",
+    "logprobs": "' Berlin' ",
     "perplexity": "The cat sat on the mat and purred.",
     "several_answers": "2: ...",
     "stream": "\n(",

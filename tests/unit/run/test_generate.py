@@ -182,7 +182,7 @@ def test_pieces_join_to_the_text(session: Session) -> None:
 
 def test_stop_strings_cut_where_a_search_of_the_whole_text_would(session: Session) -> None:
     hits = 0
-    for seed in range(30):
+    for seed in range(10):
         whole = text_of(ids_of(run(session, temperature=2, seed=seed)))
         for stop in (
             ["ab"],
@@ -199,7 +199,7 @@ def test_stop_strings_cut_where_a_search_of_the_whole_text_would(session: Sessio
             assert chunks[-1].finish_reason == ("stop" if found else "length")
             assert all(chunk.finish_reason is None for chunk in chunks[:-1])
             hits += found
-    assert hits > 60
+    assert hits > 20
 
 
 def test_an_end_token_ends_and_is_no_text(session: Session) -> None:
