@@ -13,7 +13,6 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,11 +20,10 @@ from ..errors import HubError
 from . import cache
 from .choose import choose
 from .names import Name
+from .watch import Progress, watched
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo
-
-Progress = Callable[[str], None]
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _TIMEOUT = 30.0  # seconds, for the one question about what the repository holds
@@ -73,18 +71,20 @@ def _fetch(name: Name, progress: Progress | None) -> str:
         total = sum(sizes[path] for path in files)
         told = f"{total / 1e6:,.1f} MB, of which {need / 1e6:,.1f} MB to download"
         progress(f"{name.repo} at {commit[:12]}: {len(files)} files, {told}")
-    _sweep(folder.parents[1] / "blobs")
+    blobs = folder.parents[1] / "blobs"
+    _sweep(blobs)
     _check_room(need)
-    snapshot_download(
-        name.repo,
-        revision=commit,
-        endpoint=_endpoint(),
-        cache_dir=cache.hub_cache(),
-        # Names, not patterns: a '[' in one must mean itself.
-        allow_patterns=[glob.escape(path) for path in files],
-        library_name="bestiary",
-        tqdm_class=_bar(shown=progress is not None),
-    )
+    with watched(blobs, need, progress):
+        snapshot_download(
+            name.repo,
+            revision=commit,
+            endpoint=_endpoint(),
+            cache_dir=cache.hub_cache(),
+            # Names, not patterns: a '[' in one must mean itself.
+            allow_patterns=[glob.escape(path) for path in files],
+            library_name="bestiary",
+            tqdm_class=_no_bar(),
+        )
     # Old versions of the library return an incomplete folder, with a warning, when the connection drops.
     if lost := [path for path in files if not _is_here(folder / path, sizes[path])]:
         raise HubError(f"{name.repo}: {lost[0]} did not arrive whole.\nTry: bestiary pull {name}")
@@ -124,16 +124,15 @@ def _check_room(need: int) -> None:
         )
 
 
-def _bar(*, shown: bool) -> type:
-    """The library's progress bar, drawn on a terminal only: in a log it would be thousands of lines."""
+def _no_bar() -> type:
+    """The library's progress bar, never drawn: it draws three, in another way in each version."""
     from huggingface_hub.utils.tqdm import tqdm
 
-    class Bar(tqdm):
+    class Undrawn(tqdm):
         def __init__(self, *args: object, **options: object) -> None:
-            # tqdm's None means "where standard error is a terminal".
-            super().__init__(*args, **{**options, "disable": None if shown else True})  # type: ignore[no-untyped-call]
+            super().__init__(*args, **{**options, "disable": True})  # type: ignore[no-untyped-call]
 
-    return Bar
+    return Undrawn
 
 
 def _publish(name: Name, commit: str) -> None:

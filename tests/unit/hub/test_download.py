@@ -49,7 +49,7 @@ def test_takes_one_kind_of_weights_and_no_code(hub: Hub) -> None:
     assert hub.sent() == {file.name for file in path.iterdir()}
     assert path == local.resolve("org/name") == local.resolve(f"org/name@{COMMIT[:9]}")
     assert local.licence(path) == "apache-2.0"
-    assert said == ["org/name at 0123456789ab: 6 files, 1.0 MB, of which 1.0 MB to download"]
+    assert said == ["org/name at 0123456789ab: 6 files, 1.0 MB, of which 1.0 MB to download", "100 %"]
 
 
 def test_second_pull_downloads_nothing(hub: Hub) -> None:
