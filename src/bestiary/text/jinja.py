@@ -220,9 +220,12 @@ def _pipes(process: subprocess.Popen[bytes]) -> tuple[int, int]:
 def _wait(end: int, event: int, deadline: float) -> None:
     poll = select.poll()
     poll.register(end, event)
-    left = deadline - time.monotonic()
-    if left <= 0 or not poll.poll(left * 1000):
-        raise _LateError
+    while (left := deadline - time.monotonic()) > 0:
+        # In short pieces: the system may give a Ctrl-C to another thread, and Python raises it here between
+        # calls.
+        if poll.poll(min(left, 0.1) * 1000):
+            return
+    raise _LateError
 
 
 def _send(process: subprocess.Popen[bytes], body: bytes, deadline: float) -> None:

@@ -37,6 +37,7 @@ import jinja2.debug
 from jinja2 import nodes
 from jinja2.exceptions import SecurityError, TemplateError, TemplateSyntaxError
 from jinja2.ext import Extension
+from jinja2.filters import do_attr
 from jinja2.parser import Parser
 from jinja2.runtime import LoopContext, Macro, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -151,9 +152,19 @@ class Environment(ImmutableSandboxedEnvironment):
         """Refuse at once what jinja2 would refuse only if it were used further."""
         raise SecurityError(f"attribute {attribute[:100]!r} of a {type(obj).__name__}")
 
-    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        """Tell whether a template may read this attribute."""
-        return isinstance(obj, PLAIN + LIVE) and super().is_safe_attribute(obj, attr, value)
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """Look up obj.attribute, or else obj[attribute]; what is not allowed is not even touched."""
+        return super().getattr(obj, attribute) if readable(obj, attribute) else self.item(obj, attribute)
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        """Look up obj[argument], or else obj.argument."""
+        if isinstance(argument, str) and not readable(obj, argument):
+            return self.item(obj, argument)
+        return super().getitem(obj, argument)
+
+    def item(self, obj: Any, name: str) -> Any:
+        """Look up a name that only a dictionary may have."""
+        return obj[name] if isinstance(obj, dict) and name in obj else self.unsafe_undefined(obj, name)
 
     def is_safe_callable(self, obj: Any) -> bool:
         """Tell whether a template may call this."""
@@ -162,6 +173,17 @@ class Environment(ImmutableSandboxedEnvironment):
         owner = method if isinstance(obj, LIVE) else getattr(method, "__self__", None)
         known = any(method is function for function in self.functions)
         return known or (owner is not None and isinstance(owner, PLAIN + LIVE))
+
+
+def readable(obj: object, attribute: str) -> bool:
+    """Tell whether a template may read this attribute."""
+    return isinstance(obj, PLAIN + LIVE) and not attribute.startswith("_")
+
+
+@jinja2.pass_environment
+def attr(env: Environment, obj: object, name: object) -> object:
+    """Look up an attribute, and no item: the filter of this name."""
+    return do_attr(env, obj, str(name)) if readable(obj, str(name)) else env.unsafe_undefined(obj, str(name))
 
 
 def printable(value: object) -> object:
@@ -188,7 +210,7 @@ def environment() -> Environment:
         extensions=[GenerationBlock, "jinja2.ext.loopcontrols"],
         finalize=printable,
     )
-    env.filters["tojson"] = tojson
+    env.filters |= {"tojson": tojson, "attr": attr}
     del env.globals["lipsum"]  # random Latin; no chat template has a use for it
     env.globals |= {
         "dict": Dict(),
