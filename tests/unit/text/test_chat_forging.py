@@ -195,7 +195,8 @@ def test_a_thousand_tokens_are_text(kind: str, model: Callable[[str, str], Model
     for style in ("chatml", "llama-3", "bare", "thinking"):
         judge = Judge(model(style, kind))
         for spelling in judge.model.style.control:
-            judge.judge(_conversation(judge.model.style, _same(spelling * 1000)), 1)
+            texts = _one(spelling * 1000, 1, len(judge.model.style.roles))
+            judge.judge(_conversation(judge.model.style, iter(texts)), 1)
 
 
 @pytest.mark.parametrize("kind", KINDS)
