@@ -170,7 +170,7 @@ def _entry(source: Source, name: str, view: View, runs: Mapping[str, _Run]) -> E
         raise source.error(reason, tensor=name, offset=None if run is None else run.offset)
     size = DTYPES[view.dtype].itemsize
     numel = element_count(view.shape)
-    offset = run.offset + view.offset * size
+    offset = run.offset + (view.offset * size if numel else 0)
     if fault := _fault(view, numel, view.storage.nbytes // size):
         raise source.error(f"sizes {view.shape[:16]} and strides {view.stride[:16]}: {fault}", tensor=name)
     dense = _row_major(view.shape)
@@ -187,7 +187,7 @@ def _fault(view: View, numel: int | None, room: int) -> str | None:
     if numel is None:
         return "they are past what memory can address"
     if numel == 0:
-        return None if view.offset <= room else "they lie outside their storage"
+        return None  # wherever it begins: a slice of nothing can begin past its end
     dims = sorted((step, n) for n, step in zip(view.shape, view.stride, strict=True) if n > 1)
     span = 1
     for step, n in dims:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 import zipfile
 from collections.abc import Callable
@@ -10,8 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from bestiary.files import open_checkpoint
+from bestiary.errors import CheckpointError
+from bestiary.files import open_checkpoint, torchbin
+from bestiary.files.source import Source
 from tests.unit.files import craft
 from tests.unit.files.craft import (
     Member,
@@ -97,7 +102,6 @@ VIEWS: dict[str, bytes] = {
     "size past 64 bits": craft.tensor(storage("0", 12), [2**70], [1]),
     "sizes wrap": craft.tensor(storage("0", 12), [2**32, 2**32], [2**32, 1]),
     "empty, sizes overflow": craft.tensor(storage("0", 12), [0, 2**62, 2**62], [1, 1, 1]),
-    "empty, outside": craft.tensor(storage("0", 12), [0], [1], 13),
     "more strides than sizes": craft.tensor(storage("0", 12), [2], [1, 1]),
     "fewer strides than sizes": craft.tensor(storage("0", 12), [2, 2], [1]),
     "seventeen dimensions": craft.tensor(storage("0", 12), [1] * 17, [1] * 17),
@@ -132,6 +136,35 @@ def test_views_outside_their_storage_are_refused(tmp_path: Path, kind: str) -> N
     pickle = pickled(state_dict({"w": VIEWS[kind]}))
     refused(tmp_path / "x.bin", saved(pickle, {"0": FLOATS}))
     refused(tmp_path / "x.bin", legacy(pickle, {"0": (12, FLOATS)}))
+
+
+@given(
+    st.lists(st.tuples(st.integers(-1, 4), st.integers(-1, 12)), max_size=4),
+    st.integers(-1, 12),
+    st.booleans(),
+)
+def test_any_view_is_refused_or_is_what_it_says(dims: list[tuple[int, int]], offset: int, new: bool) -> None:
+    """Beside all its positions counted out: a view that is read has each of them once, and inside."""
+    shape, stride = [n for n, _ in dims], [step for _, step in dims]
+    pickle = pickled(state_dict({"w": craft.tensor(storage("0", 12), shape, stride, offset)}))
+    content = saved(pickle, {"0": FLOATS}) if new else legacy(pickle, {"0": (12, FLOATS)})
+    places = [
+        offset + sum(i * step for i, step in zip(index, stride, strict=True))
+        for index in itertools.product(*(range(n) for n in shape))
+    ]
+    try:
+        entries, _ = torchbin.read(Source(Path("x.bin"), memoryview(bytearray(content))))
+    except CheckpointError:
+        # What slicing and turning make is never refused: strides that fit into each other, all inside.
+        spans = sorted((step, n) for n, step in dims if n > 1)
+        nested = all(a[0] * a[1] <= b[0] for a, b in itertools.pairwise(spans)) and (
+            not spans or spans[0][0] > 0
+        )
+        inside = bool(places) and min(places) >= 0 and max(places) < 12
+        assert not (nested and inside and min([offset, *shape, *stride]) >= 0)
+        return
+    assert len(set(places)) == len(places)
+    assert entries["w"].read().flatten().tolist() == [float(place) for place in places]
 
 
 @pytest.mark.optimised

@@ -24,6 +24,7 @@ from safetensors.torch import save
 from bestiary.errors import CheckpointError
 from bestiary.files import gguf, open_checkpoint, safetensors, torchbin
 from bestiary.files.entries import Entry
+from bestiary.files.rebuild import NAMES
 from bestiary.files.source import Source
 from tests.unit.files import craft
 from tests.unit.files.mutate import mutant
@@ -147,6 +148,64 @@ def test_damaged_files(kind: str) -> None:
 @pytest.mark.parametrize("kind", SEEDS)
 def test_many_more_damaged_files(kind: str) -> None:
     try_all(kind, NIGHTLY, seed=int(time.time()))
+
+
+# Pickles that are well formed and say anything.
+
+_WORDS = [
+    *(bytes([code]) for code in b"(t)]}aesuRbQ01N\x81\x85\x86\x87\x88\x89\x8f\x90\x91\x93\x94"),
+    *(b"q\0", b"q\1", b"h\0", b"h\1", b"C\1a", b"G" + bytes(8)),
+]
+
+
+def a_view(rng: random.Random) -> bytes:
+    dims = rng.randrange(4)
+    kind = rng.choice(("FloatStorage", "HalfStorage", "BoolStorage", "UntypedStorage"))
+    stored = craft.storage(rng.choice("012"), rng.choice((0, 1, 6, 6, 6, 7)), kind)
+    shape, stride = (rng.choices((0, 1, 1, 2, 3, 6), k=dims) for _ in range(2))
+    return craft.tensor(stored, shape, stride, rng.choice((0, 0, 0, 1, 5, 6, 7)))
+
+
+def a_phrase(rng: random.Random) -> bytes:
+    kind = rng.randrange(9)
+    if kind == 0:
+        return a_view(rng)
+    if kind == 1:
+        module, _, attribute = rng.choice([*NAMES]).rpartition(".")
+        return craft.name(module, attribute)
+    if kind == 2:
+        return craft.text(rng.choice(("w", "model", "storage", "0", "cpu")))
+    if kind == 3:
+        return craft.number(rng.choice((0, 1, 6, -1, 2**31, 2**63, 2**100)))
+    return rng.choice(_WORDS)
+
+
+def a_speech(rng: random.Random) -> bytearray:
+    words = b"".join(a_phrase(rng) for _ in range(rng.randrange(1, 8)))
+    views = {f"w{i}": a_view(rng) for i in range(rng.randrange(3))}
+    inner = craft.state_dict(views)
+    pickle = craft.pickled(
+        rng.choice((words, inner, craft.state_dict({**views, "x": words}), words + b"0" + inner))
+    )
+    keys = "012"[: rng.randrange(4)]
+    if rng.random() < 0.6:
+        return bytearray(craft.saved(pickle, {key: bytes(24) for key in keys}))
+    return bytearray(craft.legacy(pickle, {key: (6, bytes(24)) for key in keys}))
+
+
+def test_pickles_that_say_anything() -> None:
+    rng = random.Random(2)
+    outcomes: Counter[str] = Counter()
+    with bounded(outcomes, MANY) as judge:
+        while outcomes["refused"] < MANY:
+            content = a_speech(rng)
+            began = time.perf_counter()
+            try:
+                touch(*torchbin.read(Source(PATH, memoryview(content))))
+                outcomes["read"] += 1
+            except CheckpointError:
+                outcomes["refused"] += 1
+            judge(time.perf_counter() - began, content)
 
 
 # Indexes need a folder.

@@ -34,13 +34,14 @@ def random_tensor(dtype: torch.dtype, *shape: int) -> torch.Tensor:
     return raw[..., 0] > 127 if dtype == torch.bool else raw.view(dtype).squeeze(-1)
 
 
+def bits(tensor: torch.Tensor) -> list[int]:
+    return tensor.clone(memory_format=torch.contiguous_format).view(-1).view(torch.uint8).tolist()
+
+
 def assert_same_bits(got: torch.Tensor, want: torch.Tensor) -> None:
     assert got.dtype == want.dtype
     assert got.shape == want.shape
-    assert (
-        got.contiguous().view(-1).view(torch.uint8).tolist()
-        == want.contiguous().view(-1).view(torch.uint8).tolist()
-    )
+    assert bits(got) == bits(want)
 
 
 # Beside the library.
