@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from ..errors import BestiaryError, RequestError
 from ..hub import cache
 from .options import add_loading, add_model, add_sampling, assignment, model_name, open_llm, sampling
-from .terminal import complain, note, printable
+from .terminal import complain, note, printable, read_input
 
 if TYPE_CHECKING:
     from .reader import Reader
@@ -45,7 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Answer once, or talk until the user leaves."""
     once = options.prompt is not None or not sys.stdin.isatty()
-    prompt = options.prompt if options.prompt is not None else sys.stdin.read() if once else ""
+    prompt = options.prompt if options.prompt is not None else read_input() if once else ""
     if once and not prompt.strip():
         raise RequestError("there is no prompt\nTry: bestiary chat --prompt 'What is a llama?'")
     with open_llm(options) as llm:

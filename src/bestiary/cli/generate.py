@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import RequestError
 from .options import add_loading, add_model, add_sampling, open_llm, sampling
-from .terminal import note, print_json, printable
+from .terminal import note, print_json, printable, read_input
 
 if TYPE_CHECKING:
     from ..run.llm import LLM
@@ -75,7 +75,7 @@ def _text(options: argparse.Namespace) -> str:
         return str(text)
     if sys.stdin.isatty():
         note("reading the text from this terminal; Ctrl-D ends it")
-    return sys.stdin.read()
+    return read_input()
 
 
 def _as_json(llm: LLM, text: str, params: SamplingParams) -> int:

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from types import FrameType
 
 from .. import hub, roster
 from .terminal import note, print_json, size
@@ -23,8 +28,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Pull; say where the model is, how large, and under which licence."""
-    path = hub.pull(options.model, revision=options.revision, verify=options.verify, progress=note)
     entry = roster.find(options.model)
+    with contextlib.nullcontext() if entry else _ended_by_interrupt():
+        path = hub.pull(options.model, revision=options.revision, verify=options.verify, progress=note)
     licence = entry.licence if entry else hub.licence(path)
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     nbytes = sum(file.stat().st_size for file in files)
@@ -34,3 +40,23 @@ def run(options: argparse.Namespace) -> int:
         note(f"{options.model}: {size(nbytes)} in {path}")
         note(f"licence: {licence or 'none stated; look at its page before you use it'}")
     return 0
+
+
+@contextlib.contextmanager
+def _ended_by_interrupt() -> Iterator[None]:
+    """Let Ctrl-C end the process at once.
+
+    The hub's library would first finish every file it is in the middle of, for gigabytes. Nothing half-done
+    can be seen after it (see hub.download), and the next pull sweeps it up.
+    """
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        cursor = b"\x1b[?25h" if os.isatty(2) else b""  # the bar had hidden it
+        os.write(2, cursor + b"\nstopped; files that arrived whole are kept\n")
+        os._exit(130)
+
+    before = signal.signal(signal.SIGINT, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
+from ..errors import RequestError
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
@@ -90,6 +92,15 @@ def columns(rows: Iterable[Sequence[str]], right: frozenset[int] = frozenset()) 
         ]
         lines.append("  ".join(cells).rstrip())
     return lines
+
+
+def read_input() -> str:
+    """All of standard input. Raises RequestError when it is not text in the encoding of this terminal."""
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        wrong = f"standard input is not {error.encoding} text: byte {error.start} is an {error.reason}"
+        raise RequestError(wrong) from error
 
 
 def print_json(value: object) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .. import hub
 from ..errors import RequestError
-from .terminal import columns, is_coloured, note, paint, print_json, printable
+from .terminal import columns, is_coloured, note, paint, print_json, printable, read_input
 
 # Backgrounds that black text stands on, one after the other, so that neighbours differ.
 _SHADES = ("30;46", "30;43", "30;42", "30;45", "30;44")
@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
     place = Path(options.model).expanduser()
     # A folder with a tokenizer and no weights will do here.
     tokenizer = open_tokenizer(place if place.exists() else hub.resolve(options.model))
-    text = sys.stdin.read() if options.text in (None, "-") else options.text
+    text = read_input() if options.text in (None, "-") else options.text
     ids = tokenizer.encode(text, control=options.control)
     if options.bos:
         if tokenizer.bos is None:

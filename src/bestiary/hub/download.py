@@ -7,6 +7,7 @@ half of a model.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import glob
 import os
@@ -15,6 +16,8 @@ import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
 
 from ..errors import HubError
 from . import cache
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _TIMEOUT = 30.0  # seconds, for the one question about what the repository holds
-_STALE = 3600.0  # seconds without a write after which a partial file is nobody's
+_STALE = 60.0  # seconds without a write, after which a partial file may be nobody's
 
 
 def fetch(name: Name, *, progress: Progress | None) -> str:
@@ -106,10 +109,17 @@ def _is_here(path: Path, size: int) -> bool:
 
 
 def _sweep(blobs: Path) -> None:
-    """Delete what downloads that were killed left behind: the library starts a fresh file each time."""
+    """Delete what downloads that were killed left behind: the library starts a fresh file each time.
+
+    One that is alive in another process holds the lock of its blob and, where locks do not work (some
+    network file systems), it writes all the time.
+    """
+    locks = cache.hub_cache() / ".locks" / blobs.parent.name
     for path in blobs.glob("*.incomplete"):
-        # A download that is alive in another process writes all the time.
-        if time.time() - path.stat().st_mtime > _STALE:
+        if time.time() - path.stat().st_mtime < _STALE:
+            continue
+        lock = FileLock(locks / f"{path.name.split('.')[0]}.lock", timeout=0)
+        with contextlib.suppress(Timeout), lock:
             path.unlink(missing_ok=True)
 
 

@@ -17,6 +17,7 @@ from bestiary.errors import CheckpointError
 from .conftest import Bestiary
 
 MOST_OPTIONS = 10
+SOURCE = str(Path(bestiary.cli.__file__).parents[2])
 
 
 def test_help_names_every_command(bestiary: Bestiary) -> None:
@@ -149,7 +150,7 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
         [sys.executable, "-m", "bestiary", "list", "--json"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(Path(bestiary.cli.__file__).parents[2])},
+        env={**os.environ, "PYTHONPATH": SOURCE},
     )
     assert child.stdout is not None
     assert child.stderr is not None
@@ -159,10 +160,24 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     child.stderr.close()
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_any_terminal_and_any_input(encoding: str, tmp_path: Path) -> None:
+    """What a terminal cannot show is written out; what is not text on standard input is refused."""
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONPATH": SOURCE}
+    command = [sys.executable, "-m", "bestiary", "show", str(tmp_path / "llama-\u20ac")]
+    ran = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert ran.returncode == 3
+    assert ("llama-\\u20ac" if encoding == "ascii" else "llama-\u20ac") in ran.stderr.decode()
+    command = [sys.executable, "-m", "bestiary", "chat", "smollm2"]
+    ran = subprocess.run(command, env=environment, capture_output=True, check=False, input=b"ab\xff")
+    assert ran.returncode == 2
+    assert f"error: standard input is not {encoding} text: byte 2 is an ".encode() in ran.stderr
+
+
 def test_commands_do_not_import_torch_before_they_need_it() -> None:
     code = "import sys; from bestiary.cli import main; main(['list']); main(['pull', 'smolm2'])\n"
     code += "assert not {'torch', 'huggingface_hub', 'rich', 'prompt_toolkit'} & set(sys.modules)"
-    environment = {**os.environ, "PYTHONPATH": str(Path(bestiary.cli.__file__).parents[2])}
+    environment = {**os.environ, "PYTHONPATH": SOURCE}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True)
 
 

@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from bestiary import hub as local
 from bestiary.errors import HubError
@@ -295,6 +296,41 @@ def test_killed_download_is_invisible_and_swept(hub: Hub, tmp_path: Path) -> Non
     repo.cut_at = None
     assert (local.pull("org/name", verify=True) / "model.safetensors").read_bytes() == WEIGHTS
     assert not list(tmp_path.rglob("*.incomplete"))
+
+
+def test_a_partial_file_that_is_being_written_is_not_swept(hub: Hub) -> None:
+    repo = hub.add("org/name", MODEL)
+    path = local.pull("org/name")
+    blobs, locks = path.parents[1] / "blobs", path.parents[2] / ".locks" / "models--org--name"
+    for name in ("live", "dead", "fresh"):
+        (blobs / f"{name}.12345678.incomplete").touch()
+    for name in ("live", "dead"):
+        os.utime(blobs / f"{name}.12345678.incomplete", (0, 0))
+    repo.commits = {"main": OTHER_COMMIT}
+    with FileLock(locks / "live.lock"):
+        local.pull("org/name")
+    assert {found.name.split(".")[0] for found in blobs.glob("*.incomplete")} == {"live", "fresh"}
+
+
+def test_interrupt_ends_a_download_at_once(hub: Hub) -> None:
+    """The server sends nothing more until the program has ended."""
+    repo = hub.add("org/name", MODEL, cut_at=300_000)
+    reached, over = threading.Event(), threading.Event()
+
+    def stall() -> None:
+        reached.set()
+        over.wait(60)
+
+    repo.fault = stall
+    command = [sys.executable, "-m", "bestiary", "pull", "org/name"]
+    child = subprocess.Popen(command, env=_environment(), stderr=subprocess.PIPE, text=True)
+    assert reached.wait(30)
+    child.send_signal(signal.SIGINT)
+    _, told = child.communicate()
+    over.set()
+    assert child.returncode == 130
+    assert told.endswith("stopped; files that arrived whole are kept\n")
+    assert "Traceback" not in told
 
 
 def test_damaged_blob_is_found_by_its_hash(hub: Hub) -> None:
