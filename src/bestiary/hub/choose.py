@@ -12,7 +12,7 @@ from .names import Name, is_inside
 # Configs, tokenizers, templates, the licence, and the model card, which states it.
 _BESIDE = re.compile(
     r"[\w.-]+\.(json|jinja|tiktoken|model|vocab)|(vocab|merges|added_tokens)[\w.-]*\.txt|"
-    r"(README|LICEN[CS]E|NOTICE|USE_POLICY|COPYING)[\w.-]*",
+    r"(README|LICEN[CS]E|NOTICE|USE_POLICY|COPYING)([\w-]*|[\w.-]*\.(md|txt|rst|pdf))",
     re.IGNORECASE,
 )
 # An index is of one kind of weights only; the others are left by a training run, and large.

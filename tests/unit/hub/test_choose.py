@@ -49,6 +49,7 @@ _PATHS = st.lists(_PARTS, min_size=1, max_size=5).map("".join)
             "w.bin",
         ),
         ("sub/model.safetensors w.bin onnx/config.json", "w.bin"),
+        ("LICENSE.py README.gguf", "README.gguf"),
     ],
 )
 def test_what_is_taken(listed: str, taken: str | None) -> None:
