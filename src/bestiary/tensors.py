@@ -7,7 +7,7 @@ and the leaf (`weight`, `bias`) rides along. The same table, read backwards, sav
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .errors import CheckpointError
@@ -42,7 +42,7 @@ class Match:
                 ("the model needs, the file lacks", self.missing),
                 ("the file holds, the model lacks", self.stray),
             ]
-            said = "; ".join(f"{what} {len(names)}: {_some(names)}" for what, names in sides if names)
+            said = "; ".join(f"{what} {len(names)}: {some(names)}" for what, names in sides if names)
             raise CheckpointError(
                 said,
                 file=str(file),
@@ -102,5 +102,6 @@ def _fill(path: str, hit: re.Match[str]) -> str:
     return f"{path}.{leaf}"
 
 
-def _some(names: tuple[str, ...]) -> str:
+def some(names: Sequence[str]) -> str:
+    """Return the first ten names, for an error."""
     return ", ".join(name[:200] for name in names[:10]) + (", ..." if len(names) > 10 else "")

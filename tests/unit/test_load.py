@@ -138,8 +138,8 @@ def test_settings_that_are_not_computed(folder: Path, changes: dict[str, Any], w
 
 
 BOMBS: list[Any] = [
-    0, -1, 1, 2, 3, 7, 2**31, 2**40, 2**63 - 1, 0.5, -0.0, 1e308, "", "8", "x" * 10_000, None, True, False, [],
-    {}, [[]], {"rope_type": "linear"}, {"factor": 0}, {"rope_type": "yarn", "factor": 1e308}, "../../etc/passwd",
+    0, -1, 1, 2, 3, 7, 2**31, 2**40, 2**63 - 1, 0.5, -0.0, 1e308, "", "8", "x" * 10_000, None, True, False,
+    [], {}, [[]], {"rope_type": "linear"}, {"factor": 0}, {"rope_type": "yarn", "factor": 1e308}, "../etc",
 ]  # fmt: skip
 
 
@@ -198,3 +198,13 @@ def test_loading_tells_how_far_it_is(folder: Path) -> None:
         == calls[-1][1]
         == sum(t.nbytes for t in load_file(folder / "model.safetensors").values())
     )
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_no_numbers_are_named(folder: Path, value: float) -> None:
+    rewrite(folder, lambda t: t["model.layers.1.mlp.up_proj.weight"][3, 5:6].fill_(value))
+    with pytest.warns(
+        UserWarning, match=r"1 tensor\(s\) hold NaN or infinity: model\.layers\.1\.mlp\.up_proj"
+    ):
+        load(folder)
+    load(folder, check_finite=False)
