@@ -65,7 +65,7 @@ def load(
 
     dtype: what the model computes in. "auto" is float32 on a CPU and the file's own type on a GPU. Weights
     that a file holds in fewer bits stay packed as they are and are widened, exactly, as they are used.
-    check_finite: look at every weight once and warn, by name, of those that hold NaN or infinity (0.4 s a GB).
+    check_finite: look at every weight once and warn, by name, of NaN and infinity (0.4 s a GB).
     Raises ConfigError for a config that is not computed as written, CheckpointError for weights that do not
     fit.
     """
@@ -98,7 +98,9 @@ def describe(checkpoint: Checkpoint) -> tuple[Mapping[str, object], Rules, Calla
     """Return a checkpoint's published config, its family's tensor rules, and what builds its model."""
     if checkpoint.kind == "gguf":
         freqs = checkpoint.entries.get("rope_freqs.weight")
-        factors = None if freqs is None or freqs.dtype != "F32" else freqs.read().tolist()
+        if freqs is not None and freqs.dtype != "F32":
+            raise _misfit(freqs, f"holds {freqs.dtype} where F32 factors should be")
+        factors = None if freqs is None else freqs.read().tolist()
         config = gguf.published(checkpoint.metadata, frozenset(checkpoint.entries), factors)
         return config, gguf.TENSORS, gguf.build
     folder = checkpoint.path if checkpoint.path.is_dir() else checkpoint.path.parent
