@@ -27,6 +27,7 @@ from bestiary.errors import RequestError
 
 from .conftest import Bestiary, write_tokenizer
 
+SOURCE = str(Path(bestiary.__file__).parents[1])
 GREEDY = SamplingParams(temperature=0, max_tokens=12)
 
 
@@ -57,6 +58,34 @@ def test_one_answer(bestiary: Bestiary, model: Path, llm: LLM) -> None:
     assert bestiary("chat", model, "-p", "hello", "-n", 12, stdin="not this").out == wanted + "\n"
     told = bestiary("chat", model, "-p", "hello", "--system", "he", "-n", 12).out
     assert told == _answer(llm, "hello", system="he") + "\n"
+
+
+def test_nothing_is_fetched_and_no_code_beside_a_model_is_run(model: Path, tmp_path: Path, llm: LLM) -> None:
+    """From inside the model's folder, with modules there that Python would rather import."""
+    for path in model.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    for name in ("modeling_llama", "tokenization", "torch", "jinja2", "pip", "conftest", "sitecustomize"):
+        (tmp_path / f"{name}.py").write_text("open('ran', 'w').close()")
+    code = """
+import sys
+def refuse(event, args):
+    if event.startswith("socket."):
+        raise SystemExit(f"{event} {args}")
+sys.addaudithook(refuse)
+from bestiary.cli import main
+sys.exit(main(["chat", ".", "--prompt", "hello", "-n", "12", "--trust-remote-code"]))
+"""
+    # -P: as the program `bestiary` is run, without the current folder on the path.
+    ran = subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": SOURCE},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ran.returncode, ran.stdout) == (0, _answer(llm, "hello") + "\n"), ran.stderr
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_model_without_a_template_is_no_chat_model(bestiary: Bestiary, model: Path, tmp_path: Path) -> None:
@@ -276,13 +305,12 @@ class Terminal:
         self.master, slave = pty.openpty()
         code = "import fcntl, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
         code += "from bestiary.cli import main; sys.exit(main(sys.argv[1:]))"
-        source = str(Path(bestiary.__file__).parents[1])
         self.process = subprocess.Popen(
             [sys.executable, "-c", code, *arguments],
             stdin=slave,
             stdout=slave,
             stderr=slave,
-            env={**os.environ, "TERM": "xterm", "NO_COLOR": "1", "PYTHONPATH": source},
+            env={**os.environ, "TERM": "xterm", "NO_COLOR": "1", "PYTHONPATH": SOURCE},
             start_new_session=True,
         )
         os.close(slave)
