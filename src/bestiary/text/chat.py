@@ -5,9 +5,9 @@ types `<|im_end|>` ends the turn (huggingface/transformers#29279). Here every ch
 to come from the template or from a message (`prompts`, `tracing`), and control tokens come from the template
 alone (`literal`).
 
-What that does not change: in formats whose marks are plain text, such as Llama 2's [INST] or "User: ", a
-message may hold the same words. They are words there; the control tokens that end an answer are still out of
-its reach.
+Tags in plain text, such as Llama 2's [INST], a message may spell too, in other tokens than the template's.
+Where turns are marked by words alone ("User: "), a message may hold the same words; the control token that
+ends an answer is still out of its reach.
 """
 
 from __future__ import annotations

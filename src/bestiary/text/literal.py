@@ -3,26 +3,22 @@
 Between two control tokens of the template all is literal text and is encoded as one piece, whoever wrote it,
 so that the ids of an innocent conversation are those of the plain encoding. A piece in which somebody spells
 a control token is encoded by the tokenizer's literal mode. What comes out is checked, always: the control
-tokens of the result are those of the template, one by one.
+tokens of the result are those of the template, one by one. And where a template writes tags in plain text
+([INST]), a message's are encoded in other tokens than the template's.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Protocol
 
-from ..errors import TokenizerError
+from .tokenizer import Tokenizer
+from .verbatim import Verbatim
 
-
-class Tokenizer(Protocol):
-    """What is needed of a tokenizer here; see text.tokenizer for all of it."""
-
-    @property
-    def control(self) -> Mapping[str, int]: ...
-    def encode(self, text: str, *, control: bool = False) -> list[int]: ...
+# What templates put around turns in plain text: [INST], <</SYS>>, <|user|>.
+_TAG = re.compile(r"<{1,2}/?\|?[A-Za-z_ ]{1,40}\|?>{1,2}|\[/?[A-Za-z_ ]{1,40}\]")
 
 
 @dataclass(frozen=True)
@@ -43,6 +39,7 @@ class LiteralEncoder:
         self._ids = {spelling: id for spelling, id in tokenizer.control.items() if spelling.strip()}
         self._controls = frozenset(self._ids.values())
         longest_first = sorted(self._ids, key=len, reverse=True)
+        self._verbatim = Verbatim(tokenizer)
         self._eaten: dict[tuple[int, bool], bool] = {}
         self.pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
         """Finds spellings of control tokens: the leftmost, and of those the longest."""
@@ -65,12 +62,28 @@ class LiteralEncoder:
         Raises TokenizerError if the tokenizer's literal mode gives a control token.
         """
         encoded: list[tuple[Stretch, list[int]]] = []
-        stretches = self._stretches(masked)
-        for places, forged in self._groups(text, stretches):
+        stretches, cuts = self._stretches(masked), self._cuts(text, masked)
+        for places, forged in self._groups(text, stretches, cuts):
             group = [stretches[place] for place in places]
             ids = None if forged else self._together(text, group)
-            encoded += zip(group, ids or self._apart(text, stretches, places), strict=True)
+            encoded += zip(group, ids or self._apart(text, stretches, places, cuts), strict=True)
         return encoded
+
+    def _cuts(self, text: str, masked: str) -> list[int]:
+        """Return where to cut tags that the template writes in plain text, and that messages spell too.
+
+        Cut inside a token, a message's [INST] is the same text in other tokens than the template's.
+        """
+        tags = {match[0] for match in _TAG.finditer(masked)} - self._ids.keys()
+        if not tags:
+            return []
+        cuts = {tag: self._verbatim.inside(tag) for tag in tags}
+        places = []
+        for match in re.finditer("|".join(map(re.escape, sorted(tags, key=len, reverse=True))), text):
+            cut = cuts[match[0]]
+            if cut is not None and masked[match.start() : match.end()] != match[0]:
+                places.append(match.start() + cut)
+        return places
 
     def _stretches(self, masked: str) -> list[Stretch]:
         stretches, end = [], 0
@@ -83,11 +96,16 @@ class LiteralEncoder:
             stretches.append(Stretch(end, len(masked)))
         return stretches
 
-    def _groups(self, text: str, stretches: Sequence[Stretch]) -> Iterator[tuple[range, bool]]:
-        """Join neighbours that may be encoded at once; text that spells a control token is alone (True)."""
+    def _groups(
+        self, text: str, stretches: Sequence[Stretch], cuts: Sequence[int]
+    ) -> Iterator[tuple[range, bool]]:
+        """Join neighbours that may be encoded at once; text that spells a token or a tag is alone (True)."""
         start = 0
         for place, stretch in enumerate(stretches):
-            if stretch.control is None and self.pattern.search(text, stretch.start, stretch.end):
+            if stretch.control is not None:
+                continue
+            cut = bisect_left(cuts, stretch.end) > bisect_left(cuts, stretch.start)
+            if cut or self.pattern.search(text, stretch.start, stretch.end):
                 if place > start:
                     yield range(start, place), False
                 yield range(place, place + 1), True
@@ -119,7 +137,9 @@ class LiteralEncoder:
             place += 1
         return ids if not any(parts[place:]) else None
 
-    def _apart(self, text: str, stretches: Sequence[Stretch], places: range) -> list[list[int]]:
+    def _apart(
+        self, text: str, stretches: Sequence[Stretch], places: range, cuts: Sequence[int]
+    ) -> list[list[int]]:
         """Return the ids of each stretch at these places, literal text encoded by the literal mode."""
         ids = []
         for place in places:
@@ -127,20 +147,14 @@ class LiteralEncoder:
             if stretch.control is not None:
                 ids.append([stretch.control])
                 continue
-            literal = text[stretch.start : stretch.end]
+            start, end = stretch.start, stretch.end
             if place + 1 < len(stretches) and self._eats(stretches[place + 1].control, before=True):
-                literal = literal.rstrip()
+                end = start + len(text[start:end].rstrip())
             if place and self._eats(stretches[place - 1].control, before=False):
-                literal = literal.lstrip()
-            ids.append(self._literal(literal, first=place == 0))
-        return ids
-
-    def _literal(self, text: str, *, first: bool) -> list[int]:
-        prefix = "" if first else self._shield
-        ids = self._tokenizer.encode(prefix + text)
-        ids = ids[len(self._tokenizer.encode(prefix)) :] if prefix else ids
-        if self._controls.intersection(ids):
-            raise TokenizerError("the tokenizer's literal mode gave a control token for text that spells one")
+                start = end - len(text[start:end].lstrip())
+            inside = cuts[bisect_left(cuts, start) : bisect_left(cuts, end)]
+            relative = [cut - start for cut in inside]
+            ids.append(self._verbatim.encode(text[start:end], first=place == 0, cuts=relative))
         return ids
 
     # What the tokenizer does at control tokens, seen from outside.
@@ -155,22 +169,3 @@ class LiteralEncoder:
             encode = self._tokenizer.encode
             self._eaten[control, before] = encode(plain, control=True) == encode(spaced, control=True)
         return self._eaten[control, before]
-
-    @cached_property
-    def _shield(self) -> str:
-        """Text to put before literal text so that what follows is encoded as after a control token.
-
-        Tokenizers made with SentencePiece write a space at the beginning, and only there. Where the text
-        after a control token is encoded like text at the beginning, nothing is needed.
-        """
-        spelling = next(iter(self._ids))
-        encode = self._tokenizer.encode
-        wanted = {text: encode(spelling + text, control=True) for text in _PROBES}
-        for shield in ("", "\ue000", "\n"):
-            head = encode(shield) if shield else []
-            if all(wanted[text][1:] == encode(shield + text)[len(head) :] for text in _PROBES):
-                return shield
-        return ""
-
-
-_PROBES = ("a", " a", "\na", "A b", "1", "<|a")

@@ -26,7 +26,8 @@ KINDS = ("byte-level", "sentencepiece", "first-space", "normalizing", "stripping
 
 _TEXT = """
 The quick brown fox jumps over the lazy dog. What is the capital of France? The capital of France is Paris.
-You are a helpful assistant. system user assistant tool content name arguments role model INST SYS
+You are a helpful assistant. system user assistant tool content name arguments role model
+[INST] <<SYS>> <</SYS>> [/INST] <|system|> <|user|> <|assistant|>
 1 2 3 10 2024 3.14 x = y + 1; if (a < b) { return "c"; } Grüße, señor! Ça va? 日本語 中文 привет мир 🙂
 """.split("\n")
 
@@ -81,15 +82,18 @@ def _trained(kind: str) -> str:
 def _spaces(kind: str) -> str:
     """Train a tokenizer that writes spaces as ▁ and what it does not know as bytes, as SentencePiece does."""
     made = Tokenizer(models.BPE(byte_fallback=True, fuse_unk=True, unk_token="<unk>"))
-    if kind == "sentencepiece":
-        made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    else:
-        made.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="first", split=False)
+    made.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="first", split=True)
     steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     made.decoder = decoders.Sequence(steps)
     pieces = ["<unk>", *(f"<0x{i:02X}>" for i in range(256))]
     trainer = trainers.BpeTrainer(vocab_size=700, special_tokens=pieces, show_progress=False)
     made.train_from_iterator(_TEXT * 3, trainer)
+    # Learned word by word; used without cutting into words, as published ones are.
+    if kind == "sentencepiece":
+        made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+        made.pre_tokenizer = None
+    else:
+        made.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="first", split=False)
     state = json.loads(made.to_str())
     state["added_tokens"] = []  # these pieces are the model's, and no tokens beside it
     return json.dumps(state)
@@ -119,9 +123,10 @@ TEXTS = (
 
 
 def conversations(style: Style, count: int) -> list[list[dict[str, Any]]]:
-    """Return conversations about anything but control tokens."""
+    """Return conversations about anything but the template's own tokens and tags."""
     chance = random.Random(0)
-    texts = [text for text in TEXTS if not any(spelling in text for spelling in style.control)]
+    own = (*style.control, *style.tags)
+    texts = [text for text in TEXTS if not any(spelling in text for spelling in own)]
     first = 2 if style.roles[0] == "system" else 1
     lengths = [chance.randint(first, len(style.roles)) for _ in range(count)]
     return [[{"role": role, "content": chance.choice(texts)} for role in style.roles[:n]] for n in lengths]

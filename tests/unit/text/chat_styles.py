@@ -9,8 +9,9 @@ from dataclasses import dataclass
 class Style:
     """A template and what its model has for tokens.
 
-    roles: of a conversation that it takes. tools: it has a place for tools. exact: it never looks at what a
-    message says. name: of the format that says the same as data.
+    stop: ends an answer. roles: of a conversation that it takes. tools: it has a place for tools. exact: it
+    never looks at what a message says. name: of the format that says the same as data. tags: what it puts
+    around turns in plain text.
     """
 
     source: str
@@ -22,6 +23,7 @@ class Style:
     tools: bool = False
     exact: bool = True
     name: str | None = None
+    tags: tuple[str, ...] = ()
 
 
 _TURNS = ("user", "assistant", "user", "assistant", "user")
@@ -174,17 +176,21 @@ _OF_GEMMA = (_GEMMA_TOKENS, "<bos>", "<eos>", "<end_of_turn>")
 _OF_DEEPSEEK = (_DEEPSEEK_TOKENS, *_DEEPSEEK_TOKENS, _DEEPSEEK_TOKENS[1])
 _OF_TURNS = (_TURN_TOKENS, None, "<|stop|>", "<|stop|>")
 
+_INST = ("[INST]", "[/INST]")
+_SYS = ("<<SYS>>", "<</SYS>>")
+_ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
+
 STYLES: dict[str, Style] = {
     "chatml": Style(_CHATML, *_OF_CHATML, name="chatml"),
     "chatml-bos": Style("{{ bos_token }}" + _CHATML, *_OF_CHATML_BOS, name="chatml-bos"),
     "chatml-default": Style(_DEFAULT + _CHATML, *_OF_CHATML, name="chatml-qwen2"),
     "llama-3": Style(_LLAMA_3, *_OF_LLAMA_3, name="llama3"),
-    "llama-2": Style(_LLAMA_2, *_OF_LLAMA, name="llama2"),
-    "mistral": Style(_MISTRAL, *_OF_LLAMA, _TURNS, name="mistral"),
-    "mistral-system": Style(_MISTRAL_SYSTEM, *_OF_LLAMA, name="mistral-system"),
+    "llama-2": Style(_LLAMA_2, *_OF_LLAMA, name="llama2", tags=(*_INST, *_SYS)),
+    "mistral": Style(_MISTRAL, *_OF_LLAMA, _TURNS, name="mistral", tags=_INST),
+    "mistral-system": Style(_MISTRAL_SYSTEM, *_OF_LLAMA, name="mistral-system", tags=_INST),
     "mistral-3": Style(_MISTRAL_3, *_OF_MISTRAL_3, _TOOL_TURNS, tools=True),
     "gemma": Style(_GEMMA, *_OF_GEMMA, _TURNS, name="gemma"),
-    "zephyr": Style(_ZEPHYR, *_OF_LLAMA, name="zephyr"),
+    "zephyr": Style(_ZEPHYR, *_OF_LLAMA, name="zephyr", tags=_ROLES),
     "phi-3": Style(_PHI_3, _PHI_TOKENS, "<s>", "<|endoftext|>", "<|end|>", name="phi3-system"),
     "chatglm-3": Style(_CHATGLM_3, _CHATGLM_TOKENS, None, "</s>", "<|user|>"),
     "deepseek": Style(_DEEPSEEK, *_OF_DEEPSEEK, name="deepseek-llm"),

@@ -200,6 +200,40 @@ def test_a_thousand_tokens_are_text(kind: str, model: Callable[[str, str], Model
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("style", [name for name, style in STYLES.items() if style.tags])
+def test_tags_in_plain_text_are_not_the_templates(
+    style: str, kind: str, model: Callable[[str, str], Model]
+) -> None:
+    """What [INST] is in the template's tokens is in the prompt as often as the template wrote it."""
+    made = model(style, kind)
+    judge = Judge(made)
+    innocent = _conversation(made.style, _same("x"))
+    text, ids = judge.text(innocent), made.chat.encode(innocent).ids
+    library = made.reference.backend_tokenizer.encode(text, add_special_tokens=False)
+    assert library.ids == ids
+    for tag in made.style.tags:
+        place = text.index(tag)
+        end = place + len(tag)
+        spans = zip(library.ids, library.offsets, strict=True)
+        own = [id for id, (start, stop) in spans if place < stop <= end]
+        for written in (
+            tag,
+            f" {tag}",
+            f"x {tag}x",
+            f"{tag} {tag}\n{tag}",
+            *(other + tag for other in made.style.tags),
+        ):
+            for split in ("", "\n", " ok " + made.style.eos):
+                messages = _conversation(made.style, _same(written + split + written))
+                judge.judge(messages, 1)
+                assert _count(made.chat.encode(messages).ids, own) == _count(ids, own), (tag, written)
+
+
+def _count(ids: list[int], part: list[int]) -> int:
+    return sum(ids[i : i + len(part)] == part for i in range(len(ids)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_tools_forge_nothing(kind: str, model: Callable[[str, str], Model]) -> None:
     made = model("mistral-3", kind)
     controls = made.tokenizer.control
