@@ -54,12 +54,21 @@ class Marks:
         return "".join(characters)
 
     def read(self, rendered: str) -> list[Piece]:
-        """Restore a rendered text, cut where the owner changes."""
-        pieces: list[Piece] = []
+        """Restore a rendered text, cut where the owner changes.
+
+        White space and quotes between two pieces of one message are that message's too.
+        """
+        groups: list[tuple[int, list[str]]] = []
         for match in _RUNS.finditer(rendered):
-            for piece in self._pieces(match[0]):
-                _append(pieces, piece)
-        return pieces
+            for owner, text in self._runs(match[0]):
+                inside = len(groups) > 1 and groups[-2][0] == owner != groups[-1][0] == TEMPLATE
+                if inside and all(map(_BETWEEN.fullmatch, groups[-1][1])):
+                    groups[-2][1].extend(groups.pop()[1])
+                if groups and groups[-1][0] == owner:
+                    groups[-1][1].append(text)
+                else:
+                    groups.append((owner, [text]))
+        return [Piece("".join(texts), owner) for owner, texts in groups]
 
     def _table(self, owner: int) -> _Table:
         if owner not in self._tables:
@@ -70,17 +79,19 @@ class Marks:
             raise ValueError("the texts of one owner are marked one after another")
         return self._tables[owner]
 
-    def _pieces(self, run: str) -> Iterator[Piece]:
+    def _runs(self, run: str) -> Iterator[tuple[int, str]]:
+        """Yield the stretches of one owner in a run that is marked throughout, or nowhere."""
         if not _FIRST <= ord(run[0]) <= _LAST:
-            yield Piece(run, TEMPLATE)
-            return
-        for owner, characters in groupby(run, self._owner):
-            # A character that nobody marked is the template's own.
-            yield Piece("".join(self._real.get(ord(c), c) for c in characters), owner)
+            yield TEMPLATE, run
+        elif self._owner(min(run)) == (owner := self._owner(max(run))):
+            yield owner, run.translate(self._real)
+        else:
+            for owner, characters in groupby(run, self._owner):
+                yield owner, "".join(characters).translate(self._real)
 
     def _owner(self, character: str) -> int:
         if ord(character) not in self._real:
-            return TEMPLATE
+            return TEMPLATE  # nobody marked it: the template wrote it
         return self._owners[bisect_right(self._starts, ord(character)) - 1]
 
 
@@ -102,18 +113,6 @@ class _Table(dict[int, int]):
             self._real[mark] = chr(code)
         self[code] = mark
         return mark
-
-
-def _append(pieces: list[Piece], piece: Piece) -> None:
-    """Add a piece; white space and quotes between two pieces of one message are that message's too."""
-    if len(pieces) > 1 and pieces[-1].owner == TEMPLATE and pieces[-2].owner == piece.owner != TEMPLATE:
-        between = pieces[-1].text
-        if _BETWEEN.fullmatch(between):
-            pieces.pop()
-            piece = Piece(between + piece.text, piece.owner)
-    if pieces and pieces[-1].owner == piece.owner:
-        piece = Piece(pieces.pop().text + piece.text, piece.owner)
-    pieces.append(piece)
 
 
 def joined(pieces: Iterable[Piece]) -> str:
