@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +53,18 @@ class Batch:
                 file.write(json.dumps(answered, ensure_ascii=False) + "\n")
                 file.flush()
                 done += 1
+                _show(done, len(self.rows))
             os.fsync(file.fileno())
-        failed = sum('"error"' in line and "error" in json.loads(line) for line in _lines(partial))
+        failed = sum("text" not in json.loads(line) for line in partial.read_bytes().splitlines())
         partial.replace(self.target)
         note(f"{done} lines in {self.target}" + (f", {failed} of them with an error" if failed else ""))
         return 1 if failed else 0
+
+
+def _show(done: int, total: int) -> None:
+    """How far it is, where somebody watches."""
+    if sys.stderr.isatty():
+        print(f"\r{done} of {total}", end="\n" if done == total else "", file=sys.stderr, flush=True)
 
 
 def _answer(llm: LLM, row: dict[str, Any], params: SamplingParams) -> dict[str, Any]:
@@ -91,10 +99,6 @@ def _row(line: bytes, where: str) -> dict[str, Any]:
     if len(kinds) != 1 or not isinstance(row[kinds[0]], str if kinds[0] == "prompt" else list):
         raise RequestError(f'{where} should be {{"prompt": "..."}} or {{"messages": [...]}}')
     return dict(row)
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text("utf-8").splitlines()
 
 
 def _whole_lines(path: Path) -> int:

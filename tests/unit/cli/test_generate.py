@@ -171,7 +171,7 @@ def test_generation_config_gives_the_defaults(tmp_path: Path) -> None:
 def _batch(
     bestiary: Bestiary, model: Path, folder: Path, rows: list[object], *more: object
 ) -> tuple[int, str]:
-    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    lines = [row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows]
     (folder / "in.jsonl").write_text("\n".join(lines) + "\n\n")
     ran = bestiary(
         "generate", model, "--jsonl", folder / "in.jsonl", "--out", folder / "out.jsonl", "-n", 12, *more
@@ -181,12 +181,12 @@ def _batch(
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
 
 
 def test_batch_keeps_order_and_keys(bestiary: Bestiary, model: Path, tmp_path: Path, expected: str) -> None:
     turns: list[Message] = [{"role": "user", "content": "hello"}]
-    rows: list[object] = [{"prompt": TEXT, "id": "a"}, {"messages": turns, "id": 7}, {"prompt": "he"}]
+    rows: list[object] = [{"prompt": TEXT, "id": "a"}, {"messages": turns, "id": 7}, {"prompt": "he\u2028"}]
     code, err = _batch(bestiary, model, tmp_path, rows)
     assert (code, err) == (0, f"3 lines in {tmp_path}/out.jsonl\n")
     first, second, third = _rows(tmp_path / "out.jsonl")
@@ -194,7 +194,7 @@ def test_batch_keeps_order_and_keys(bestiary: Bestiary, model: Path, tmp_path: P
     assert first == {"prompt": TEXT, "id": "a", **counted}
     assert (second["id"], second["messages"]) == (7, turns)
     assert second["text"] == LLM(model).chat(turns, SamplingParams(temperature=0, max_tokens=12))[0].text
-    assert third["prompt"] == "he"
+    assert third["prompt"] == "he\u2028"  # a line end to str.splitlines, not to JSON Lines
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["in.jsonl", "out.jsonl"]
 
 
