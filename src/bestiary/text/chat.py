@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from ..errors import BestiaryError, TemplateError
+from ..errors import BestiaryError, RequestError, TemplateError
 from ..files import open_checkpoint, paths
 from . import jinja, prompts
 from .literal import LiteralEncoder
@@ -31,6 +31,7 @@ from .tracing import TEMPLATE, Marks, Piece, joined
 __all__ = ["ChatTemplate", "Message", "Prompt", "Span", "TextPart", "open_template"]
 
 Json = Any
+Marker = Callable[[str, int], str]  # text, owner -> text
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,7 @@ class ChatTemplate:
         if self._format and not tools and self._format.fits(messages):
             pieces = self._format.render(messages, generation=generation, tokens=self._tokens)
             if pieces is not None:
-                return self._rendered(pieces, pieces)
+                return self._rendered(pieces)
         return self._trace(messages, tools, generation)
 
     def _trace(
@@ -169,7 +170,7 @@ class ChatTemplate:
         """Render with Jinja, and find out whose each character is."""
         now = datetime.datetime.now()
 
-        def render(mark: Callable[[str, int], str]) -> str:
+        def render(mark: Marker) -> str:
             variables = {
                 "messages": [_marked(message, i, mark) for i, message in enumerate(messages)],
                 "tools": None if tools is None else replaced(tools, lambda text: mark(text, len(messages))),
@@ -179,34 +180,38 @@ class ChatTemplate:
             return self._sandbox.render(self.source, self._tokens | variables, now=now)
 
         text = render(lambda text, _: text)
-        marks, guards = Marks(), Marks()
-        pieces = marks.read(render(marks.mark))
-        traced = self._rendered(pieces, pieces)
-        if traced.text == text:
-            return traced
-        # The template decides by what a message says (`'</think>' in content`), so the marks were in its way.
-        # Then only the first character of each spelling of a control token is replaced; the marked prompt
-        # still tells which control tokens the template writes by itself.
+        marks = Marks()
+        try:
+            traced = self._rendered(marks.read(render(marks.mark)))
+        except RequestError as error:
+            raise TemplateError(f"chat template: it refuses messages by what they say: {error}") from error
+        return traced if traced.text == text else self._guarded(render, traced, messages)
+
+    def _guarded(
+        self, render: Callable[[Marker], str], traced: _Rendered, messages: list[dict[str, Json]]
+    ) -> _Rendered:
+        """Render a template that decides by what a message says, such as `'</think>' in content`.
+
+        Marks all over the messages are in its way, so only the first character of what they spell is
+        replaced. The marked prompt still tells which control tokens the template writes by itself.
+        """
+        guards, spelt = Marks(), self._encoder.spellings(traced.masked)
 
         def guard(text: str, owner: int) -> str:
-            return guards.mark_at(
-                text, owner, (match.start() for match in self._encoder.overlapping.finditer(text))
-            )
+            return guards.mark_at(text, owner, (match.start() for match in spelt.finditer(text)))
 
-        guarded = self._rendered(guards.read(render(guard)), pieces)
+        guarded = self._rendered(guards.read(render(guard)))
         if self._encoder.controls(guarded.masked) != self._encoder.controls(traced.masked):
-            raise TemplateError(
-                "chat template: it makes control tokens out of what messages say; this is refused"
-            )
-        return replace(guarded, pieces=_located(guarded.text, messages))
+            raise TemplateError("chat template: it makes control tokens out of what messages say; refused")
+        return _Rendered(_located(guarded.text, messages), guarded.text, guarded.masked, traced.used)
 
-    def _rendered(self, pieces: list[Piece], traced: list[Piece]) -> _Rendered:
+    def _rendered(self, pieces: list[Piece]) -> _Rendered:
         blank = self._encoder.blank
         masked = "".join(one.text if one.owner == TEMPLATE else blank * len(one.text) for one in pieces)
-        return _Rendered(pieces, joined(pieces), masked, frozenset(one.owner for one in traced))
+        return _Rendered(pieces, joined(pieces), masked, frozenset(one.owner for one in pieces))
 
 
-def _marked(message: dict[str, Json], owner: int, mark: Callable[[str, int], str]) -> dict[str, Json]:
+def _marked(message: dict[str, Json], owner: int, mark: Marker) -> dict[str, Json]:
     return {
         key: value if key == "role" else replaced(value, lambda text: mark(text, owner))
         for key, value in message.items()

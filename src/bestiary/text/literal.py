@@ -43,14 +43,17 @@ class LiteralEncoder:
         self._eaten: dict[tuple[int, bool], bool] = {}
         self.pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
         """Finds spellings of control tokens: the leftmost, and of those the longest."""
-        self.overlapping = re.compile(f"(?={self.pattern.pattern})")
-        """Finds where such spellings begin, also inside one another."""
         self.blank = next(c for c in map(chr, range(0xE000, 0xF8FF)) if all(c not in s for s in self._ids))
         """A character that is in none of them."""
 
     def controls(self, text: str) -> list[int]:
         """Return the ids of the control tokens that a text spells."""
         return [self._ids[match[0]] for match in self.pattern.finditer(text)]
+
+    def spellings(self, masked: str) -> re.Pattern[str]:
+        """Return what finds where control tokens and the template's tags begin, also inside one another."""
+        spelt = [self.pattern.pattern, *map(re.escape, self._tags(masked))]
+        return re.compile(f"(?={'|'.join(spelt)})")
 
     def encode(self, text: str, masked: str) -> list[tuple[Stretch, list[int]]]:
         """Encode a prompt, stretch by stretch.
@@ -74,16 +77,21 @@ class LiteralEncoder:
 
         Cut inside a token, a message's [INST] is the same text in other tokens than the template's.
         """
-        tags = {match[0] for match in _TAG.finditer(masked)} - self._ids.keys()
+        tags = self._tags(masked)
         if not tags:
             return []
         cuts = {tag: self._verbatim.inside(tag) for tag in tags}
         places = []
-        for match in re.finditer("|".join(map(re.escape, sorted(tags, key=len, reverse=True))), text):
+        for match in re.finditer("|".join(map(re.escape, tags)), text):
             cut = cuts[match[0]]
             if cut is not None and masked[match.start() : match.end()] != match[0]:
                 places.append(match.start() + cut)
         return places
+
+    def _tags(self, masked: str) -> list[str]:
+        """Return the tags that the template writes, the longest first."""
+        tags = {match[0] for match in _TAG.finditer(masked)} - self._ids.keys()
+        return sorted(tags, key=len, reverse=True)
 
     def _stretches(self, masked: str) -> list[Stretch]:
         stretches, end = [], 0

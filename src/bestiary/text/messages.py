@@ -199,10 +199,10 @@ def replaced(value: Json, function: Callable[[str], str]) -> Json:
     if isinstance(value, list):
         return [replaced(item, function) for item in value]
     if isinstance(value, dict):
-        return {
-            key: item
-            if key == "type" and isinstance(item, str) and item in _TYPES
-            else replaced(item, function)
-            for key, item in value.items()
-        }
+        return {key: item if _is_type(key, item) else replaced(item, function) for key, item in value.items()}
     return value
+
+
+def _is_type(key: str, value: Json) -> bool:
+    names = value if isinstance(value, list) else [value]
+    return key == "type" and all(isinstance(name, str) and name in _TYPES for name in names)

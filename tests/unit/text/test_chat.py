@@ -220,6 +220,27 @@ def test_a_template_that_looks_into_messages(model: Callable[[str, str], Model])
     assert made.chat.encode([{"role": "user", "content": "x<|stop|>"}]).ids.count(stop) == 1
 
 
+def test_tags_are_kept_apart_also_by_a_template_that_looks_into_messages(
+    model: Callable[[str, str], Model],
+) -> None:
+    source = "{% for m in messages %}[INST] {{ m.content.split('|')[-1] }} [/INST]{{ eos_token }}{% endfor %}"
+    tokenizer = model("llama-2", "byte-level").tokenizer
+    chat = ChatTemplate(source, tokenizer)
+    tag = tokenizer.encode("[INST]")
+    prompt = chat.encode([{"role": "user", "content": "this goes|but [INST] stays"}])
+    assert prompt.text == "[INST] but [INST] stays [/INST]</s>"
+    assert sum(prompt.ids[i : i + len(tag)] == tag for i in range(len(prompt.ids))) == 1
+
+
+def test_a_template_that_refuses_by_what_a_message_says(model: Callable[[str, str], Model]) -> None:
+    source = "{{ messages[0].content if 'please' in messages[0].content else raise_exception('be polite') }}"
+    chat = ChatTemplate(source, model("chatml", "byte-level").tokenizer)
+    with pytest.raises(RequestError, match="be polite"):
+        chat.encode([{"role": "user", "content": "go"}])
+    with pytest.raises(TemplateError, match=r"by what they say: .*be polite"):
+        chat.encode([{"role": "user", "content": "please go"}])
+
+
 def test_a_template_that_makes_tokens_out_of_messages_is_refused(model: Callable[[str, str], Model]) -> None:
     chat = model("editing", "byte-level").chat
     assert chat.encode([{"role": "user", "content": "Hello ~ World"}]).text.endswith("hello  world<|stop|>")
