@@ -32,7 +32,6 @@ import time
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-import jinja2.constants
 import jinja2.debug
 from jinja2 import nodes
 from jinja2.exceptions import SecurityError, TemplateError, TemplateSyntaxError
@@ -283,11 +282,12 @@ def give_up() -> None:
 def allow(memory: int, seconds: int) -> None:
     """Allow this much address space, and this much more processor time, from here on."""
     spent = math.ceil(time.process_time())
-    for name, value in (("AS", memory), ("CPU", spent + seconds)):
-        with contextlib.suppress(
-            ValueError, OSError
-        ):  # macOS keeps no RLIMIT_AS; the parent's clock still holds
-            resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, resource.RLIM_INFINITY))
+    for name, value in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_CPU, spent + seconds)):
+        _, hard = resource.getrlimit(name)
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        # macOS keeps no RLIMIT_AS; there the parent's clock still holds.
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(name, (value, hard))
 
 
 def receive(length: int) -> bytes:
@@ -313,8 +313,8 @@ def main(memory: int, seconds: int) -> None:
     """Answer requests until the parent is gone.
 
     Args:
-        memory: bytes of address space a small request may use; a large one gets 32 bytes more for each of its
-        own. seconds: processor seconds for one request: the end of a template whose parent died while it ran.
+        memory: bytes of address space for a small request; a large one gets 32 more for each of its own.
+        seconds: of processor time for one request, which end a template whose parent died while it ran.
     """
     give_up()
     send({"text": "ready"})
