@@ -2,10 +2,10 @@
 
     python bench/cpu.py [MODEL.gguf] [--threads 2] [--rounds 5] [--out bench/results]
 
-Each engine is a process of its own. Rounds are interleaved (A B C D, A B C D, ...), so that a machine that slows
-down slows all of them; the table shows medians with the smallest and largest round. Faithfulness is the mean KL
-divergence from the exact float32 model (transformers over the dequantised file) on bench/text.txt, and how often
-the likeliest token is the same.
+Each engine is a process of its own. Rounds are interleaved (A B C D, A B C D, ...), so that a machine that
+slows down slows all of them; the table shows medians with the smallest and largest round. Faithfulness is the
+mean KL divergence from the exact float32 model (transformers over the dequantised file) on bench/text.txt,
+and how often the likeliest token is the same.
 """
 
 from __future__ import annotations
@@ -25,11 +25,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from bestiary import hub
 from bestiary.run.score import kl_divergence, top1_agreement
 from bestiary.text.tokenizer import open_tokenizer
 
 HERE = Path(__file__).parent
-ENGINES = ("bestiary", "llama.cpp", "transformers", "transformers-bfloat16", "transformers-float32")
+ENGINES = (
+    "bestiary", "llama.cpp", "llama.cpp-8192", "transformers", "transformers-bfloat16", "transformers-float32",
+)  # fmt: skip
 EXACT = "transformers-float32"
 PREFILL, DECODE, PROMPT = 512, 128, 16
 
@@ -137,41 +140,50 @@ def hardware() -> str:
 def commit() -> str:
     """Return the commit that was measured, and whether the tree differed from it."""
     said = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True, check=False, cwd=HERE
+        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=HERE,
     )
     return said.stdout.strip() or "unknown"
 
 
+def report(runs: list[Run], model: Path, options: argparse.Namespace) -> str:
+    """Return the results file: what ran, on what, and the table."""
+    command = f"python bench/cpu.py {options.model} --threads {options.threads} --rounds {options.rounds}"
+    system = f"{platform.platform()}, Python {platform.python_version()}, torch {torch.__version__}"
+    facts = [f"hardware: {hardware()}", f"system: {system}", f"commit: {commit()}"]
+    facts += [f"{run.name}: {run.hello['version']}, loaded in {run.hello['load']:.2f} s" for run in runs]
+    listed = "\n".join(f"- {fact}" for fact in facts)
+    return (
+        f"# {model.name}, {options.threads} threads, {options.today}\n\n`{command}`\n\n{listed}\n\n{table(runs)}\n"
+        "Medians (smallest to largest) of interleaved rounds; ratios are medians of each round's ratio to "
+        "llama.cpp.\nKL and top-1 on the first 512 tokens of `bench/text.txt`.\n"
+    )
+
+
 def main() -> None:
     """Measure, print the table, write the results file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    summary = (__doc__ or "").partition("\n")[0]
+    parser = argparse.ArgumentParser(description=summary)
     parser.add_argument("model", nargs="?", default="smollm2", help="a .gguf file, or the default model")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=HERE / "results")
     options = parser.parse_args()
-    from bestiary import hub
-
+    options.today = datetime.datetime.now(datetime.UTC).date().isoformat()
     model = hub.resolve(options.model)
     ids = open_tokenizer(model).encode((HERE / "text.txt").read_text(encoding="utf-8"))
     if len(ids) < PREFILL:
         raise SystemExit(f"bench/text.txt makes {len(ids)} tokens, and {PREFILL} are needed")
     runs = [start(name, model, options.threads) for name in ENGINES]
     measure(runs, ids, options.rounds)
-    today = datetime.date.today().isoformat()
-    versions = "\n".join(f"- {run.name}: {run.hello['version']}, loaded in {run.hello['load']:.2f} s" for run in runs)
-    report = (
-        f"# {model.name}, {options.threads} threads, {today}\n\n"
-        f"`python bench/cpu.py {options.model} --threads {options.threads} --rounds {options.rounds}`\n\n"
-        f"- hardware: {hardware()}\n- system: {platform.platform()}, Python {platform.python_version()}, "
-        f"torch {torch.__version__}\n- commit: {commit()}\n{versions}\n\n{table(runs)}\n"
-        "Medians (smallest to largest) of interleaved rounds; ratios are medians of each round's ratio to "
-        "llama.cpp; KL and top-1 on the first 512 tokens of `bench/text.txt`.\n"
-    )
-    print(report)
+    text = report(runs, model, options)
+    print(text)
     options.out.mkdir(parents=True, exist_ok=True)
-    name = f"cpu_{platform.machine()}_{options.threads}threads_{today}.md"
-    (options.out / name).write_text(report, encoding="utf-8")
+    file = options.out / f"cpu_{platform.machine()}_{options.threads}threads_{options.today}.md"
+    file.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -2,9 +2,10 @@
 
     python bench/engines.py ENGINE MODEL.gguf THREADS
 
-Engines: bestiary, llama.cpp (llama-cpp-python), transformers (weights packed, as it loads a GGUF file by default),
-transformers-float32 and transformers-bfloat16 (the file dequantised into that type as a whole).
-Commands: {"do": "prefill", "ids": [...]}   seconds to take in a prompt and give the last logits
+Engines: bestiary; llama.cpp (llama-cpp-python with just the context that is needed) and llama.cpp-8192 (with
+the model's whole context, as its own command line opens it and as bestiary offers); transformers (weights
+packed, as it loads a GGUF file by default); transformers-float32, transformers-bfloat16 (the file dequantised
+as a whole). Commands: {"do": "prefill", "ids": [...]}   seconds to take in a prompt and give the last logits
           {"do": "decode", "ids": [...]}    seconds to take in ids one by one, each with its logits
           {"do": "logits", "ids": [...], "file": "x.npy"}   logits of every position, float32
           {"do": "memory"}                  the process's peak resident memory in bytes
@@ -22,6 +23,7 @@ from typing import Any, Protocol
 import numpy as np
 
 PROMPT = 16  # tokens in the cache before decoding is timed
+CONTEXT = 640  # tokens, where an engine takes all of its memory in advance
 
 
 class Engine(Protocol):
@@ -55,7 +57,7 @@ class Bestiary:
     def reset(self) -> None:
         from bestiary.context import Cache
 
-        self.cache, self.done = Cache.empty(self.llm.model, 1, 640), 0
+        self.cache, self.done = Cache.empty(self.llm.model, 1, CONTEXT), 0
 
     def take(self, ids: list[int]) -> None:
         from bestiary.context import Stream
@@ -77,12 +79,12 @@ class Bestiary:
 class LlamaCpp:
     """llama.cpp through llama-cpp-python."""
 
-    def __init__(self, path: str, threads: int) -> None:
+    def __init__(self, path: str, threads: int, context: int) -> None:
         import llama_cpp
 
         self.version, self.library = f"llama-cpp-python {llama_cpp.__version__}", llama_cpp
         self.arguments: dict[str, Any] = {
-            "model_path": path, "n_ctx": 640, "n_batch": 512, "n_ubatch": 512,
+            "model_path": path, "n_ctx": context, "n_batch": 512, "n_ubatch": 512,
             "n_threads": threads, "n_threads_batch": threads, "verbose": False,
         }  # fmt: skip
         self.model = llama_cpp.Llama(**self.arguments)
@@ -136,8 +138,8 @@ def start(name: str, path: str, threads: int) -> Engine:
     """Load a model into the engine of this name."""
     if name == "bestiary":
         return Bestiary(path, threads)
-    if name == "llama.cpp":
-        return LlamaCpp(path, threads)
+    if name.startswith("llama.cpp"):
+        return LlamaCpp(path, threads, int(name.partition("-")[2] or CONTEXT))
     return Transformers(path, threads, name.removeprefix("transformers").removeprefix("-"))
 
 
@@ -169,7 +171,9 @@ def main() -> None:
     os.dup2(2, 1)
     begin = time.perf_counter()
     engine = start(name, path, threads)
-    print(json.dumps({"version": engine.version, "load": time.perf_counter() - begin}), file=replies, flush=True)
+    print(
+        json.dumps({"version": engine.version, "load": time.perf_counter() - begin}), file=replies, flush=True
+    )
     for line in sys.stdin:
         command = json.loads(line)
         if command["do"] == "memory":

@@ -111,7 +111,10 @@ class Config:
 
     def optional(self, key: str) -> int | None:
         """Return a size, or None when the file has none."""
-        return self.count(key) if key in self else self._none(key)
+        if key in self:
+            return self.count(key)
+        self._read.add(key)
+        return None
 
     def activation(self, key: str, default: str | object = _MISSING) -> Activation:
         """Return the function that an activation's published name stands for."""
@@ -155,9 +158,6 @@ class Config:
                 f"{self.where} sets {len(left)} key(s) that this family does not compute: {named}. "
                 "Loading it anyway could give wrong numbers; remove a key only if you know it has no effect"
             )
-
-    def _none(self, key: str) -> None:
-        self._read.add(key)
 
 
 def _short(value: object) -> str:

@@ -1,11 +1,11 @@
 """Every error a user can meet, as one tree.
 
     BestiaryError
-    ├── ConfigError        config.json says something that is not computed, or is missing something   (ValueError)
+    ├── ConfigError        config.json says something that is not computed, or lacks something   (ValueError)
     ├── CheckpointError    a weight file is damaged, hostile, incomplete, or does not fit the model
     ├── TokenizerError     a tokenizer file is damaged, unknown, or cannot encode what it was given
     ├── TemplateError      a chat template is refused, failed, or passed its limits
-    ├── RequestError       a value in a call or a command is out of its bounds                        (ValueError)
+    ├── RequestError       a value in a call or a command is out of its bounds                  (ValueError)
     ├── HubError           a name is not known here, or a download failed
     └── KernelError        no kernel computes what was asked on this device
 

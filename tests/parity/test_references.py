@@ -37,7 +37,8 @@ def hidden_states(loaded: Loaded, tokens: Tensor) -> tuple[list[Tensor], Tensor]
 def greedy(loaded: Loaded, prompt: Tensor, count: int) -> list[int]:
     """Continue a prompt (T,) by the likeliest token, over a cache."""
     cache = Cache.empty(loaded.model, 1, len(prompt) + count)
-    ids, step = [], prompt[None]
+    ids: list[int] = []
+    step = prompt[None]
     with torch.inference_mode():
         for _ in range(count):
             start = len(prompt) + len(ids) - step.shape[1]

@@ -110,7 +110,8 @@ def paged(
     for n in need:
         tables.append(order[at : at + n])
         at += n
-    pool, done, out = Pool.empty(model, len(order), page), [0] * len(rows), [[] for _ in rows]
+    pool, done = Pool.empty(model, len(order), page), [0] * len(rows)
+    out: list[list[Tensor]] = [[] for _ in rows]
     for step in schedule:
         live = [r for r, n in enumerate(step) if n]
         ends = torch.tensor([step[r] for r in live]).cumsum(0).tolist()

@@ -35,6 +35,22 @@ def rewrite(folder: Path, change: Callable[[dict[str, Tensor]], object]) -> None
     save_file(tensors, file)
 
 
+Tensors = dict[str, Tensor]
+Change = Callable[[Tensors], object]
+
+
+def without(name: str) -> Change:
+    return lambda tensors: tensors.pop(name)
+
+
+def plus(name: str, tensor: Tensor) -> Change:
+    return lambda tensors: tensors.update({name: tensor.clone()})
+
+
+def renamed(name: str, to: str) -> Change:
+    return lambda tensors: tensors.update({to: tensors.pop(name)})
+
+
 def configure(folder: Path, **changes: object) -> None:
     file = folder / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
@@ -45,7 +61,7 @@ def test_each_tensor_missing_added_renamed_or_misshapen_is_named(name: str, tmp_
     tiny.make(name, tmp_path)
     original = {key: t.clone() for key, t in load_file(tmp_path / "model.safetensors").items()}
 
-    def refused(change: Callable[[dict[str, Tensor]], object], words: str) -> None:
+    def refused(change: Change, words: str) -> None:
         save_file(original, tmp_path / "model.safetensors")
         rewrite(tmp_path, change)
         with pytest.raises(CheckpointError) as caught:
@@ -56,15 +72,14 @@ def test_each_tensor_missing_added_renamed_or_misshapen_is_named(name: str, tmp_
 
     for key, tensor in original.items():
         head, _, leaf = key.rpartition(".")
-        refused(lambda t, k=key: t.pop(k), "the file lacks 1: ")
-        refused(lambda t, k=key: t.update({f"{k}2": t[k].clone()}), f"{key}2")
-        renamed = f"{head}x.{leaf}"
-        refused(lambda t, k=key, n=renamed: t.update({n: t.pop(k)}), renamed)
-        refused(lambda t, k=key: t.update({k: torch.cat((t[k], t[k][:1]))}), str(list(tensor.shape)))
-        refused(lambda t, k=key: t.update({k: t[k].to(torch.int8)}), "holds I8 where weights should be")
-        refused(lambda t, k=key: t.update({k: t[k].double()}), "holds F64 where weights should be")
+        refused(without(key), "the file lacks 1: ")
+        refused(plus(f"{key}2", tensor), f"{key}2")
+        refused(renamed(key, f"{head}x.{leaf}"), f"{head}x.{leaf}")
+        refused(plus(key, torch.cat((tensor, tensor[:1]))), str(list(tensor.shape)))
+        refused(plus(key, tensor.to(torch.int8)), "holds I8 where weights should be")
+        refused(plus(key, tensor.double()), "holds F64 where weights should be")
         if tensor.ndim == 2 and tensor.shape[0] != tensor.shape[1]:
-            refused(lambda t, k=key: t.update({k: t[k].T.contiguous()}), repr(key))
+            refused(plus(key, tensor.T.contiguous()), repr(key))
 
 
 def test_layers_too_few_and_too_many(folder: Path) -> None:

@@ -37,4 +37,4 @@ def family(c: Config) -> Family:
         raise ConfigError(
             f"{c.where}: model_type = {kind[:80]!r} is not known here; known: {', '.join(sorted(FAMILIES))}"
         )
-    return import_module(f".{FAMILIES[kind]}", __package__)  # type: ignore[return-value]
+    return import_module(f".{FAMILIES[kind]}", __package__)
