@@ -30,10 +30,8 @@ from bestiary.run.score import kl_divergence, top1_agreement
 from bestiary.text.tokenizer import open_tokenizer
 
 HERE = Path(__file__).parent
-ENGINES = (
-    "bestiary", "llama.cpp", "llama.cpp-8192", "transformers", "transformers-bfloat16", "transformers-float32",
-)  # fmt: skip
 EXACT = "transformers-float32"
+ENGINES = ("bestiary", "llama.cpp", "llama.cpp-8192", "transformers", "transformers-bfloat16", EXACT)
 PREFILL, DECODE, PROMPT = 512, 128, 16
 
 
@@ -121,8 +119,8 @@ def table(runs: list[Run]) -> str:
             for what in ("prefill", "decode")
         ]
         rows.append(
-            f"| {run.name} | {spread(run.prefill)} | {ratios[0]:.2f} | {spread(run.decode)} | {ratios[1]:.2f} "
-            f"| {run.memory / 1e6:.0f} | {run.memory / anchor.memory:.2f} "
+            f"| {run.name} | {spread(run.prefill)} | {ratios[0]:.2f} "
+            f"| {spread(run.decode)} | {ratios[1]:.2f} | {run.memory / 1e6:.0f} | {run.memory / anchor.memory:.2f} "
             f"| {run.divergence:.6f} | {100 * run.agreement:.2f} % |"
         )
     return head + "\n".join(rows) + "\n"
@@ -157,7 +155,8 @@ def report(runs: list[Run], model: Path, options: argparse.Namespace) -> str:
     facts += [f"{run.name}: {run.hello['version']}, loaded in {run.hello['load']:.2f} s" for run in runs]
     listed = "\n".join(f"- {fact}" for fact in facts)
     return (
-        f"# {model.name}, {options.threads} threads, {options.today}\n\n`{command}`\n\n{listed}\n\n{table(runs)}\n"
+        f"# {model.name}, {options.threads} threads, {options.today}\n\n"
+        f"`{command}`\n\n{listed}\n\n{table(runs)}\n"
         "Medians (smallest to largest) of interleaved rounds; ratios are medians of each round's ratio to "
         "llama.cpp.\nKL and top-1 on the first 512 tokens of `bench/text.txt`.\n"
     )
