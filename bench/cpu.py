@@ -120,7 +120,8 @@ def table(runs: list[Run]) -> str:
         ]
         rows.append(
             f"| {run.name} | {spread(run.prefill)} | {ratios[0]:.2f} "
-            f"| {spread(run.decode)} | {ratios[1]:.2f} | {run.memory / 1e6:.0f} | {run.memory / anchor.memory:.2f} "
+            f"| {spread(run.decode)} | {ratios[1]:.2f} "
+            f"| {run.memory / 1e6:.0f} | {run.memory / anchor.memory:.2f} "
             f"| {run.divergence:.6f} | {100 * run.agreement:.2f} % |"
         )
     return head + "\n".join(rows) + "\n"
