@@ -58,19 +58,17 @@ def read(source: Source) -> tuple[dict[str, Entry], dict[str, object]]:
     metadata: dict[str, object] = {}
     for _ in range(keys):
         began = reader.at
-        key = reader.string(_LONGEST_KEY)
+        key = reader.string("metadata key", _LONGEST_KEY)
         if not key.isprintable() or not key or key in metadata:
             reader.refuse(f"metadata key {key[:80]!r} is empty, unprintable or there twice", began)
         metadata[key] = reader.value(key, reader.number(_U32))
     infos = [reader.tensor_info() for _ in range(tensors)]
     start = -reader.at % reader.alignment + reader.at
-    if infos and start > source.size:
-        reader.refuse("the file is cut before the tensors' data", source.size)
     entries: dict[str, Entry] = {}
     expected = 0
     for began, name, shape, type_name, offset in infos:
         entry = _entry(source, began, name, shape, type_name, start + offset)
-        _check_place(source, entry, offset, expected, reader.alignment)
+        _check_place(source, entry, offset, expected)
         if name in entries:
             raise source.error("is there twice", tensor=name, offset=began)
         entries[name] = entry
@@ -203,15 +201,15 @@ class _Reader:
         self.at += kind.size
         return int(kind.unpack_from(self.data, self.at - kind.size)[0])
 
-    def string(self, limit: int) -> str:
+    def string(self, what: str, limit: int) -> str:
         began, length = self.at, self.number(self.length)
         if length > (most := min(limit, self.source.size - self.at)):
-            self.refuse(f"a string of {length:,} bytes, where {most:,} can be", began)
+            self.refuse(f"a {what} of {length:,} bytes, where {most:,} can be", began)
         self.at += length
         try:
             return str(self.data[self.at - length : self.at], "utf-8")
         except UnicodeDecodeError:
-            self.refuse("a string that is not UTF-8 text", began)
+            self.refuse(f"a {what} that is not UTF-8", began)
 
     def value(self, key: str, kind: int) -> object:
         began = self.at
@@ -221,7 +219,7 @@ class _Reader:
                 self.refuse("general.alignment is no power of two of type uint32", began)
             return self.alignment
         if kind == _STRING:
-            return self.string(_LONGEST_TEXT)
+            return self.string("text", _LONGEST_TEXT)
         if kind == _ARRAY:
             array = self.array(key)
             return array.decoded() if len(array) <= _SHORT else array
@@ -261,7 +259,7 @@ class _Reader:
     def tensor_info(self) -> tuple[int, str, tuple[int, ...], str, int]:
         """Return where a tensor's description begins, its name, shape in torch's order, type and offset."""
         began = self.at
-        name = self.string(_LONGEST_NAME)
+        name = self.string("tensor name", _LONGEST_NAME)
         check_tensor_name(name, file=self.source.path, offset=began)
         dims = self.number(_U32)
         if not 1 <= dims <= _MOST_DIMS:
@@ -294,11 +292,9 @@ def _entry(source: Source, began: int, name: str, shape: tuple[int, ...], kind: 
     return Entry(name, shape, kind, source.path, offset, nbytes, partial(source.tensor, dtype, held, offset))
 
 
-def _check_place(source: Source, entry: Entry, offset: int, expected: int, alignment: int) -> None:
+def _check_place(source: Source, entry: Entry, offset: int, expected: int) -> None:
     """Refuse a tensor that does not follow the one before, padded to the alignment, or ends past the file."""
-    if offset % alignment:
-        reason = f"begins at {offset} in the data, not aligned to {alignment} bytes"
-    elif offset != expected:
+    if offset != expected:
         what = "overlaps the tensor before it" if offset < expected else "leaves a hole before it"
         reason = f"begins at {offset} in the data and not at {expected}: it {what}"
     elif entry.offset + entry.nbytes > source.size:

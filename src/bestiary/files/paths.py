@@ -24,7 +24,9 @@ _NAME_LIMIT = 255
 _TENSOR_NAME_LIMIT = 1000
 _KERNEL = re.compile("/(proc|sys|dev)/(?!shm/)")
 _ESCAPES = "./\\:%~"
-_DOTS = "\u3002\uff61"  # ideographic full stops, which NFKC does not make into "."
+_LOOK_ALIKES = (
+    "\u3002\uff61\u2044\u2215\u2216\u29f5\u29f8\u29f9"  # full stops and slashes that NFKC leaves be
+)
 _DEVICE = re.compile(r"(?i:CON|PRN|AUX|NUL|COM\d|LPT\d)(\..*)?")
 _PERCENT = re.compile("%[0-9A-Fa-f]{2}")
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY
@@ -66,7 +68,9 @@ def _fault(name: str) -> str | None:
     if any(_DEVICE.fullmatch(part) for part in parts):
         return "is a device on Windows"
     folded = unicodedata.normalize("NFKC", name)
-    disguised = any(folded.count(c) != name.count(c) for c in _ESCAPES) or any(c in name for c in _DOTS)
+    disguised = any(folded.count(c) != name.count(c) for c in _ESCAPES) or any(
+        c in name for c in _LOOK_ALIKES
+    )
     if disguised or _PERCENT.search(name):
         return "disguises a dot, a slash or another character"
     return None

@@ -162,13 +162,22 @@ class Member:
     data: bytes
     method: int = 0
     flags: int = 0
-    packed: bytes | None = None
     size: int | None = None
     crc: int | None = None
     local_name: str | None = None
     local_method: int | None = None
+    local_flags: int | None = None
     offset: int | None = None
-    extra: bytes = b""
+    written: bool = True
+
+    def head(self, crc: int) -> bytes:
+        """The header before the bytes."""
+        local = (self.local_name or self.name).encode()
+        method = self.method if self.local_method is None else self.local_method
+        flags = self.flags if self.local_flags is None else self.local_flags
+        size = len(self.data) if self.size is None else self.size
+        fields = (20, flags, method, 0, 0, crc, len(self.data), size, len(local), 0)
+        return struct.pack("<4s5H3L2H", b"PK\3\4", *fields) + local
 
 
 def archive(
@@ -185,18 +194,14 @@ def archive(
     """A zip archive; `wide` adds the 64-bit end record, as torch does."""
     body, directory = before, b""
     for member in members:
-        raw = member.data if member.packed is None else member.packed
         size = len(member.data) if member.size is None else member.size
         crc = zlib.crc32(member.data) if member.crc is None else member.crc
         begin = len(body) if member.offset is None else member.offset
-        encoded, local = member.name.encode(), (member.local_name or member.name).encode()
-        method = member.method if member.local_method is None else member.local_method
-        flags = member.flags & 0xFFFF
-        head = (20, flags, method, 0, 0, crc, len(raw), size & 0xFFFFFFFF, len(local), 0)
-        body += struct.pack("<4s5H3L2H", b"PK\3\4", *head) + local + raw + between
-        head = (20, 20, flags, member.method, 0, 0, crc, len(raw), size & 0xFFFFFFFF, len(encoded))
-        tail = (len(member.extra), 0, 0, 0, 0, begin)
-        directory += struct.pack("<4s6H3L5H2L", b"PK\1\2", *head, *tail) + encoded + member.extra
+        if member.written:
+            body += member.head(crc) + member.data + between
+        encoded = member.name.encode()
+        fields = (20, 20, member.flags, member.method, 0, 0, crc, len(member.data), size, len(encoded))
+        directory += struct.pack("<4s6H3L5H2L", b"PK\1\2", *fields, 0, 0, 0, 0, 0, begin) + encoded
     total = len(members) if count is None else count
     at = len(body) if directory_offset is None else directory_offset
     end = b""

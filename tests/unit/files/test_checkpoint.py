@@ -61,6 +61,11 @@ def test_an_index_is_read(model: Path) -> None:
         assert checkpoint.path == path
 
 
+def test_an_index_by_another_name_is_found(model: Path) -> None:
+    (model / INDEX).rename(model / "adapter_model.safetensors.index.json")
+    assert [*open_checkpoint(model).entries] == ["a", "b", "c"]
+
+
 def test_an_index_of_bin_files_is_read(tmp_path: Path) -> None:
     torch.save({"a": torch.ones(2)}, tmp_path / "pytorch_model-00001-of-00002.bin")
     torch.save({"b": torch.zeros(2)}, tmp_path / "pytorch_model-00002-of-00002.bin")

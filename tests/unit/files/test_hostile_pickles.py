@@ -295,44 +295,64 @@ def test_torchscript_is_refused(tmp_path: Path) -> None:
 
 # Pickles that are no code and would still take the machine's memory or time.
 
-LARGE = {
-    "instructions without end": b"N0" * 1_100_000 + b"N",
-    "stack": b"N" * 3_000_000,
-    "containers": b"]0" * 600_000 + b"N",
-    "tuples": b"N\x850" * 600_000 + b"N",
-    "remembered": b"N" + b"".join(b"r" + struct.pack("<I", i) for i in range(600_000)),
-    "MEMOIZE": b"N" + b"\x94" * 600_000,
-    "marks": b"(" * 3_000_000,
-    "marks, emptied": b"(0" * 1_100_000 + b"N",
-    "long integer": b"\x8b" + struct.pack("<I", 1_000_000) + b"\xff" * 1_000_000,
-    "long text": b"\x8d" + struct.pack("<Q", 2**63),
-    "long text, 32 bits": b"X" + b"\xff" * 4,
-    "long bytes": b"\x8e" + struct.pack("<Q", 2**62),
-    "long frame": b"\x95" + struct.pack("<Q", 2**63) + b"N",
-    "colliding keys": b"}(" + b"".join(number(i * (2**61 - 1)) + b"N" for i in range(1, 20_000)) + b"u",
-    "hash of a doubling tuple": b")" + b"q\x00h\x00\x86" * 60 + b"N0}" + b"h\x00Ns",
-    "keys that are dicts": b"}(}Nu",
-    "odd number of items": b"}(Nu",
-    "no mark": b"t",
-    "no value": b"0",
-    "below a mark": b"N(0" + b"R",
-    "append below a mark": b"](Na",
-    "recalls nothing": b"h\x07",
-    "recalls nothing, far": b"j\xff\xff\xff\xff",
-    "stops with marks": b"N(",
-    "protocol 6": b"\x80\x06N",
-    "protocol 255": b"\x80\xffN",
-    "list into a tuple": b")Na",
-    "items into a list": b"](NNu",
-    "set items into a dict": b"}(N\x90",
+# What the error says -> instructions that are refused with it. They leave one value, which is dropped.
+LARGE: dict[str, dict[str, bytes]] = {
+    "more than 2,000,000 instructions": {
+        "without end": b"N0" * 1_100_000 + b"N",
+        "stack": b"N" * 3_000_000,
+        "marks": b"(" * 3_000_000,
+        "marks, emptied": b"(0" * 1_100_000 + b"N",
+    },
+    "more than 500,000 containers": {
+        "lists": b"]0" * 600_000 + b"N",
+        "tuples": b"N\x850" * 600_000 + b"N",
+        "dicts in a list": b"](" + b"}" * 600_000 + b"e",
+        "calls": ORDERED + b"q\x000" + b"h\x00)R0" * 400_000 + b"N",
+    },
+    "remembers more than 500,000": {
+        "LONG_BINPUT": b"N" + b"".join(b"r" + struct.pack("<I", i) for i in range(600_000)),
+        "MEMOIZE": b"N" + b"\x94" * 600_000,
+    },
+    "an integer of": {"a million bytes": b"\x8b" + struct.pack("<I", 1_000_000) + b"\xff" * 1_000_000},
+    "is cut, or longer than": {
+        "text of 2^63": b"\x8d" + struct.pack("<Q", 2**63),
+        "text of 2^32": b"X" + b"\xff" * 4,
+        "bytes of 2^62": b"\x8e" + struct.pack("<Q", 2**62),
+    },
+    "longer than what is left": {"frame of 2^63": b"\x95" + struct.pack("<Q", 2**63) + b"N"},
+    "no plain values": {
+        "keys of one hash": b"}(" + b"".join(number(i * (2**61 - 1)) + b"N" for i in range(1, 20_000)) + b"u",
+        "hash of a doubling tuple": b"}(" + b")" + b"q\x00h\x00\x86" * 60 + b"Nu",
+        "keys that are dicts": b"}(}Nu",
+        "a set of lists": b"\x8f(]\x90",
+        "a frozen set of tuples": b"()\x91",
+    },
+    "a key and no value": {"odd number of items": b"}(Nu"},
+    "never began": {"TUPLE": b"t", "SETITEMS": b"}u", "POP_MARK": b"1"},
+    "not there": {
+        "POP": b"00",
+        "TUPLE2": b"N\x86",
+        "below a mark": NAMESPACE + b")(\x81",
+        "append below a mark": b"]N(a",
+        "top below a mark": b"](N1a",
+    },
+    "never remembered": {"BINGET": b"h\x07", "LONG_BINGET": b"j\xff\xff\xff\xff"},
+    "of protocol": {"6": b"\x80\x06N", "255": b"\x80\xffN"},
+    "values left over": {"two values": b"N", "a mark": b"("},
+    "needs a list": {"append to a tuple": b")Na", "append to a dict": b"}Na"},
+    "needs a dict": {"items of a list": b"](NNu"},
+    "needs a set": {"items of a dict": b"}(N\x90"},
 }
 
 
-@pytest.mark.parametrize("kind", LARGE)
+@pytest.mark.parametrize(
+    ("saying", "kind"), [(saying, kind) for saying, kinds in LARGE.items() for kind in kinds]
+)
 @pytest.mark.parametrize("form", ["zip", "legacy"])
-def test_pickles_without_measure_are_refused(tmp_path: Path, kind: str, form: str) -> None:
-    pickle = pickled(LARGE[kind])
-    refused(tmp_path / "pytorch_model.bin", saved(pickle) if form == "zip" else legacy(pickle))
+def test_pickles_without_measure_are_refused(tmp_path: Path, saying: str, kind: str, form: str) -> None:
+    pickle = pickled(LARGE[saying][kind] + b"0" * (saying != "values left over") + state_dict({"w": TENSOR}))
+    content = saved(pickle, {"0": bytes(4)}) if form == "zip" else legacy(pickle, {"0": (1, bytes(4))})
+    refused(tmp_path / "pytorch_model.bin", content, saying=saying)
 
 
 def test_values_that_double_are_harmless(tmp_path: Path) -> None:

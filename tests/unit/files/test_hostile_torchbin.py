@@ -19,8 +19,6 @@ from bestiary.files import open_checkpoint, torchbin
 from bestiary.files.source import Source
 from tests.unit.files import craft
 from tests.unit.files.craft import (
-    Member,
-    archive,
     legacy,
     number,
     pickled,
@@ -30,7 +28,7 @@ from tests.unit.files.craft import (
     storage,
     text,
 )
-from tests.unit.files.test_torchbin import FLOATS, FORMS, PARTS, PICKLE
+from tests.unit.files.test_torchbin import FLOATS, FORMS, PICKLE
 
 # Bombs.
 
@@ -177,70 +175,7 @@ def test_tensors_that_overlap_each_other_are_refused(tmp_path: Path) -> None:
     refused(tmp_path / "x.bin", saved(pickled(state_dict(shifted)), {"0": FLOATS}), saying="overlap")
 
 
-# Layouts.
-
-WIDE_PARTS = saved(PICKLE, {"0": FLOATS}, wide=True)
-
-
-def changed(
-    whole: bytes, signature: bytes, position: int, kind: str, value: int, *, last: bool = True
-) -> bytes:
-    """The file with one number of a header changed."""
-    out = bytearray(whole)
-    place = out.rindex(signature) if last else out.index(signature)
-    struct.pack_into(kind, out, place + position, value)
-    return bytes(out)
-
-
-ARCHIVES: dict[str, bytes] = {
-    "no data.pkl": archive(PARTS[1:]),
-    "data.pkl elsewhere": archive([Member("a/b/data.pkl", PICKLE), *PARTS[1:]]),
-    "no folder": archive([Member("data.pkl", PICKLE), Member("data/0", FLOATS)]),
-    "two folders": archive([PARTS[0], Member("b/data/0", FLOATS)]),
-    "big-endian": archive([PARTS[0], Member("a/byteorder", b"big"), PARTS[2]]),
-    "byte order unknown": archive([PARTS[0], Member("a/byteorder", b"middle"), PARTS[2]]),
-    "storage missing": archive(PARTS[:2]),
-    "storage twice": archive([*PARTS, PARTS[2]]),
-    "pickle twice": archive([*PARTS, Member("a/data.pkl", pickled(b"}"))]),
-    "deflated": archive([*PARTS[:2], Member("a/data/0", FLOATS, method=8)]),
-    "deflated, the directory says stored": archive([*PARTS[:2], Member("a/data/0", FLOATS, local_method=8)]),
-    "sizes differ": archive([*PARTS[:2], Member("a/data/0", FLOATS, size=1 << 29)]),
-    "encrypted": archive([*PARTS[:2], Member("a/data/0", FLOATS, flags=1)]),
-    "strong encryption": archive([*PARTS[:2], Member("a/data/0", FLOATS, flags=0x2041)]),
-    "another name in the member": archive([*PARTS[:2], Member("a/data/0", FLOATS, local_name="a/data/1")]),
-    "shorter name in the member": archive([*PARTS[:2], Member("a/data/0", FLOATS, local_name="a/data/")]),
-    "member outside": archive([*PARTS[:2], Member("a/data/0", FLOATS, offset=1 << 31)]),
-    "member at the directory": archive([*PARTS[:2], Member("a/data/0", FLOATS, offset=400)]),
-    "members on each other": archive([PARTS[0], PARTS[1], PARTS[2], Member("a/data/1", FLOATS, offset=0)]),
-    "name not UTF-8": archive(PARTS).replace(b"a/data/0", b"a/data/\xff"),
-    "comment": archive(PARTS, comment=b"hello"),
-    "comment that is an end record": archive(PARTS, comment=archive([])),
-    "bytes before": archive(PARTS, before=b"\0"),
-    "bytes before that look right": archive(PARTS, before=b"PK\3\4"),
-    "bytes between": archive(PARTS, between=bytes(25)),
-    "bytes after": archive(PARTS) + b"\0",
-    "fewer members counted": archive(PARTS, count=2),
-    "more members counted": archive(PARTS, count=4),
-    "65,535 members counted": archive(PARTS, count=0xFFFF),
-    "directory elsewhere": archive(PARTS, directory_offset=0),
-    "directory past the end": archive(PARTS, directory_offset=1 << 30),
-    "wide record disagrees": archive(PARTS, wide=True, wide_count=2),
-    "wide record counts 2^64": changed(WIDE_PARTS, b"PK\6\6", 32, "<Q", 2**64 - 1),
-    "wide record, huge directory": changed(WIDE_PARTS, b"PK\6\6", 40, "<Q", 2**63),
-    "wide record elsewhere": changed(WIDE_PARTS, b"PK\6\7", 8, "<Q", 0),
-    "wide record past the end": changed(WIDE_PARTS, b"PK\6\7", 8, "<Q", 2**64 - 1),
-    "several volumes": changed(archive(PARTS), b"PK\5\6", 4, "<H", 1),
-    "member on another volume": changed(archive(PARTS), b"PK\1\2", 34, "<H", 2),
-    "size in the wide field, without one": changed(archive(PARTS), b"PK\1\2", 24, "<L", 0xFFFFFFFF),
-    "name of 65,535 bytes": changed(archive(PARTS), b"PK\1\2", 28, "<H", 0xFFFF),
-    "extra of 65,535 bytes": changed(archive(PARTS), b"PK\1\2", 30, "<H", 0xFFFF),
-    "member's extra of 65,535 bytes": changed(archive(PARTS), b"PK\3\4", 28, "<H", 0xFFFF),
-    "pickle damaged": archive([Member("a/data.pkl", PICKLE, crc=1), *PARTS[1:]]),
-    "pickle empty": archive([Member("a/data.pkl", b""), *PARTS[1:]]),
-    "bytes after the pickle": archive([Member("a/data.pkl", PICKLE + b"\0"), *PARTS[1:]]),
-    "no members": archive([]),
-    "only an end record": archive([])[-22:],
-}
+# The form before 1.6.
 
 RUNS = {"0": (12, FLOATS)}
 LEGACIES: dict[str, bytes] = {
@@ -304,24 +239,9 @@ LEGACIES: dict[str, bytes] = {
 
 
 @pytest.mark.optimised
-@pytest.mark.parametrize("kind", ARCHIVES)
-def test_bad_archives_are_refused(tmp_path: Path, kind: str) -> None:
-    refused(tmp_path / "pytorch_model.bin", ARCHIVES[kind])
-
-
-@pytest.mark.optimised
 @pytest.mark.parametrize("kind", LEGACIES)
 def test_bad_legacy_files_are_refused(tmp_path: Path, kind: str) -> None:
     refused(tmp_path / "pytorch_model.bin", LEGACIES[kind])
-
-
-def test_the_archives_above_are_good_but_for_one_thing(tmp_path: Path) -> None:
-    path = tmp_path / "x.bin"
-    for content in (archive(PARTS), archive(PARTS, wide=True), WIDE_PARTS, legacy(PICKLE, RUNS)):
-        path.write_bytes(content)
-        assert open_checkpoint(path).entries["w"].read().tolist() == [*range(12)]
-    path.write_bytes(archive(PARTS, wide=True))
-    assert zipfile.ZipFile(path).testzip() is None
 
 
 def test_the_error_names_the_tensor_and_the_numbers(tmp_path: Path) -> None:

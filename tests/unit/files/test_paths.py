@@ -106,6 +106,8 @@ def test_hostile_names_are_refused_and_nothing_outside_is_opened(model: Path) ->
     if len(names) < 200:
         pytest.fail(f"only {len(names)} names")
     for name in names:
+        with pytest.raises(CheckpointError):
+            resolve(model, name)  # as text: whatever lies on the disk
         point_at(model, name)
         began = time.monotonic()
         with opened() as files, pytest.raises(CheckpointError) as raised:
@@ -214,6 +216,15 @@ def test_links_of_a_cache_stay_in_their_own_blobs(snapshot: Path, target: str) -
     (snapshot / "one.safetensors").unlink()
     (snapshot / "one.safetensors").symlink_to(target)
     refused(snapshot, saying="link that leads out")
+
+
+def test_a_folder_named_as_a_snapshot_of_no_model_is_no_cache(tmp_path: Path) -> None:
+    folder = tmp_path / "other" / "snapshots" / "0123abcd"
+    folder.mkdir(parents=True)
+    (tmp_path / "other" / "blobs").mkdir()
+    write(tmp_path / "other" / "blobs" / "aaaa", {"w": torch.ones(2)})
+    (folder / "model.safetensors").symlink_to("../../blobs/aaaa")
+    refused(folder, saying="link that leads out")
 
 
 def test_blobs_that_are_a_link_elsewhere_are_no_cache(snapshot: Path, tmp_path: Path) -> None:

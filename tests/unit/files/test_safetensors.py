@@ -250,6 +250,7 @@ def test_data_across_their_alignment_are_copied_whole(tmp_path: Path) -> None:
         path.write_bytes(safetensors(raw, want.numpy().tobytes()))
         entry = open_checkpoint(path).entries["a"]
         assert entry.offset % 8 == padding
+        assert entry.read().data_ptr() % 8 == 0
         assert entry.read().equal(want)
         assert entry.read().equal(want)
 
