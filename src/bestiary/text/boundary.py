@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from ..errors import BestiaryError, TokenizerError
 
@@ -50,3 +51,16 @@ def guarded(doing: str) -> Iterator[None]:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise TokenizerError(f"{doing}: {reason[:300]}") from error
         raise  # KeyboardInterrupt, SystemExit
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Make every failure of reading a tokenizer's file a TokenizerError that names the file."""
+    try:
+        yield
+    except TokenizerError as error:
+        raise TokenizerError(f"{path}: {error}") from error
+    except BestiaryError as error:  # of files.paths, which names the file
+        raise TokenizerError(str(error)) from error
+    except UnicodeDecodeError as error:
+        raise TokenizerError(f"{path}: byte {error.start} is no UTF-8. Download the file again") from error

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import BestiaryError, TokenizerError
+from ..errors import TokenizerError
 from ..files import paths
+from .boundary import reading
 from .pipeline import Added, Special
 
 Json = dict[str, Any]
@@ -132,10 +133,8 @@ def read(folder: Path) -> Declared:
 def _json(path: Path) -> Json:
     if not path.exists():
         return {}
-    try:
+    with reading(path):
         return paths.read_json(path, limit=_LIMIT)
-    except BestiaryError as error:
-        raise TokenizerError(str(error)) from error
 
 
 def _spelling(key: str, value: object) -> str:
@@ -206,9 +205,7 @@ def _template(folder: Path, config: Json) -> str:
     if isinstance(texts[0], list):
         texts = [one.get("template") for one in texts[0] if isinstance(one, dict)]
     if (path := folder / "chat_template.jinja").exists():
-        try:
+        with reading(path):
             texts.append(paths.read_bytes(path, limit=_LIMIT).decode())
-        except (BestiaryError, UnicodeDecodeError) as error:
-            raise TokenizerError(f"{path}: {error}") from error
     texts.append(_json(folder / "chat_template.json").get("chat_template"))
     return "\n".join(text for text in texts if isinstance(text, str))

@@ -14,10 +14,10 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import BestiaryError, TokenizerError
+from ..errors import TokenizerError
 from ..files import paths
 from . import declared, patterns, stream
-from .boundary import MAX_FILE
+from .boundary import MAX_FILE, reading
 from .modelproto import check_charsmap
 from .pipeline import Added, Model, Pipeline, PipelineTokenizer, Steps
 
@@ -80,17 +80,12 @@ def load(path: Path, said: declared.Declared, *, control: Mapping[str, int]) -> 
     Raises TokenizerError: not JSON, a part or a setting that is not known, or a vocabulary that does not fit
     together.
     """
-    try:
-        file = paths.read_json(path, limit=MAX_FILE)
-    except BestiaryError as error:
-        raise TokenizerError(str(error)) from error
-    try:
-        return _build(file, said, control)
-    except TokenizerError as error:
-        raise TokenizerError(f"{path}: {error}") from error
+    with reading(path):
+        return build(paths.read_json(path, limit=MAX_FILE), said, control=control)
 
 
-def _build(file: Json, said: declared.Declared, control: Mapping[str, int]) -> PipelineTokenizer:
+def build(file: Json, said: declared.Declared, *, control: Mapping[str, int]) -> PipelineTokenizer:
+    """Return the tokenizer of a parsed tokenizer.json; see `load`."""
     _refuse_unknown("tokenizer.json", file, _TOP | {"model"})
     entries = file.get("added_tokens") or []
     if not isinstance(entries, list):
@@ -246,18 +241,21 @@ def _model(part: Json) -> Model:
     options = {
         key: _typed("model", part, key, bool, False) for key in ("fuse_unk", "byte_fallback", "ignore_merges")
     }
+    merges = pairs(_typed("model", part, "merges", list, None))
     for key in ("continuing_subword_prefix", "end_of_word_suffix"):
         if part.get(key) is not None:
             options[key] = _typed("model", part, key, str, None)
-    return Model(
-        kind, vocab, merges=pairs(_typed("model", part, "merges", list, None)), unk=unk, options=options
-    )
+    prefix = options.get("continuing_subword_prefix", "")
+    if prefix and not all(right.startswith(prefix) for _, right in merges):
+        raise TokenizerError(f"model: a merge's second token does not begin with the prefix {prefix[:80]!r}")
+    return Model(kind, vocab, merges=merges, unk=unk, options=options)
 
 
-def check_vocab(vocab: Mapping[str, object]) -> None:
+def check_vocab(vocab: Mapping[str, Any]) -> None:
     """Raise TokenizerError unless each token of a vocabulary has an id of its own, below 2^31."""
-    ids = set(vocab.values())
-    if not vocab or len(ids) != len(vocab) or not all(type(one) is int and 0 <= one < 2**31 for one in ids):
+    numbers = set(map(type, vocab.values())) <= {int}
+    ids = set(vocab.values()) if numbers else set()
+    if not ids or len(ids) != len(vocab) or min(ids) < 0 or max(ids) >= 2**31:
         raise TokenizerError(
             "the vocabulary is empty, or two tokens share an id, or one has none that is a number"
         )

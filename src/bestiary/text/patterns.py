@@ -102,7 +102,6 @@ def sequence(*parts: Json) -> Json:
 
 NFC: Json = {"type": "NFC"}
 _DIGITS: Json = {"type": "Digits", "individual_digits": True}
-_PUNCTUATION: Json = {"type": "Punctuation", "behavior": "Contiguous"}
 
 GPT2 = byte_level(words=True)
 QWEN2 = sequence(split(QWEN2_REGEX), byte_level())
@@ -139,11 +138,17 @@ _BY_MEANING: list[tuple[str, Named]] = [
     ("gpt-4o llama4", Named(sequence(split(_GPT4O), byte_level()))),
     ("bloom gpt3-finnish poro-chat", Named(sequence(split(_BLOOM), byte_level()))),
     ("viking", Named(sequence(split(_BLOOM), _DIGITS, byte_level()))),
-    ("falcon", Named(sequence(_PUNCTUATION, GPT2, split(_THREE_DIGITS)))),
+    (
+        "falcon",
+        Named(sequence(split(r"[\p{P}\$\+<=>\^~\|`]+"), split(_GPT2), split(_THREE_DIGITS), byte_level())),
+    ),
     (
         "default",
         Named(
-            sequence(_PUNCTUATION, GPT2, {"type": "Digits", "individual_digits": False}, split(_THREE_DIGITS))
+            sequence(
+                *map(split, (r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", _THREE_DIGITS)),
+                byte_level(),
+            )
         ),
     ),
     (

@@ -18,6 +18,7 @@ from typing import Any
 import tokenizers
 from tokenizers import models
 
+from ..errors import TokenizerError
 from . import stream
 from .boundary import checked, guarded
 
@@ -63,8 +64,17 @@ class Model:
     options: Json = field(default_factory=dict)
 
     def build(self) -> models.Model:
-        """Return the library's model."""
+        """Return the library's model.
+
+        Raises TokenizerError: a merge makes a token that is not in the vocabulary (the library panics).
+        """
         if self.kind == "BPE":
+            prefix = len(self.options.get("continuing_subword_prefix") or "")
+            made: Iterable[str] = map("".join, self.merges)
+            if prefix:
+                made = (left + right[prefix:] for left, right in self.merges)
+            if unknown := set(made) - self.vocab.keys():
+                raise TokenizerError(f"a merge makes {min(unknown)[:80]!r}, which is not in the vocabulary")
             return models.BPE(self.vocab, self.merges, unk_token=self.unk, **self.options)
         if self.kind == "WordPiece":
             return models.WordPiece(self.vocab, unk_token=self.unk or "", **self.options)
@@ -188,7 +198,7 @@ class PipelineTokenizer:
     def piece(self, token: int) -> bytes:
         """Return the bytes that a token adds inside a text; see `Tokenizer.piece`."""
         piece = self._tokens.get(token, "").encode()
-        if token in self._skip:
+        if token in self._skip or not piece:
             return piece
         for step in self._pipeline.steps(True):
             piece = step.inner(piece)

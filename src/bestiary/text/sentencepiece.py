@@ -21,7 +21,7 @@ import sentencepiece
 
 from ..errors import TokenizerError
 from . import modelproto, stream
-from .boundary import checked, guarded
+from .boundary import checked, guarded, reading
 from .declared import Declared
 from .modelproto import BYTE, CONTROL, USER_DEFINED, ModelProto
 from .pipeline import Added, Special
@@ -171,14 +171,15 @@ def load(path: Path, data: bytes, said: Declared, *, control: Mapping[str, int])
     Raises TokenizerError: no SentencePiece model, or a tokenizer_class whose way with a text is not known
     here.
     """
-    try:
-        proto = modelproto.read(data)
-    except TokenizerError as error:
-        raise TokenizerError(f"{path}: {error}") from error
+    with reading(path):
+        return _build(modelproto.read(data), said, control)
+
+
+def _build(proto: ModelProto, said: Declared, control: Mapping[str, int]) -> SentencePieceTokenizer:
     native = said.class_name is None
     if not native and _stem(said) not in _CLASSES:
         raise TokenizerError(
-            f"{path}: tokenizer_config.json names the class {str(said.class_name)[:80]!r}, which may change "
+            f"tokenizer_config.json names the class {str(said.class_name)[:80]!r}, which may change "
             "a text before SentencePiece sees it and is not known here; known: "
             f"{', '.join(sorted(_CLASSES))}, each with Tokenizer at its end"
         )

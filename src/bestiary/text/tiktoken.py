@@ -20,7 +20,7 @@ import tiktoken
 
 from ..errors import TokenizerError
 from . import patterns, stream
-from .boundary import checked, guarded
+from .boundary import checked, guarded, reading
 from .declared import Declared
 from .pipeline import Special
 from .sentencepiece import any_of
@@ -78,17 +78,19 @@ def load(path: Path, data: bytes, said: Declared, *, control: Mapping[str, int])
     said: what the files beside it declare. control: control tokens that no file names.
     Raises TokenizerError: a damaged file, or one of no system that is known here.
     """
+    with reading(path):
+        return _build(data, said, control)
+
+
+def _build(data: bytes, said: Declared, control: Mapping[str, int]) -> TiktokenTokenizer:
     system = _BY_CLASS.get(said.class_name or "") or _BY_SHA256.get(hashlib.sha256(data).hexdigest())
     if system is None:
         raise TokenizerError(
-            f"{path}: this tiktoken vocabulary is that of no system known here, so neither how it splits "
+            "this tiktoken vocabulary is that of no system known here, so neither how it splits "
             "words nor its special tokens are known. Known: Llama 3's, and the classes "
             f"{', '.join(_BY_CLASS)}. Use the tokenizer.json of the same model"
         )
-    try:
-        ranks = read(data)
-    except TokenizerError as error:
-        raise TokenizerError(f"{path}: {error}") from error
+    ranks = read(data)
     names = {name: len(ranks) + i for i, name in enumerate(system.names)}
     marked = {token.content: token.id for token in said.added.values()}
     # A later file may give a reserved id another name (Llama 3.1's <|eom_id|>): the old name is text then.

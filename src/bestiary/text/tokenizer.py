@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from ..errors import BestiaryError, TokenizerError
+from ..errors import TokenizerError
 from ..files import paths
 from . import declared
-from .boundary import MAX_FILE
+from .boundary import MAX_FILE, reading
 from .stream import StreamDecoder
 
 _LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf")  # the first part of a split file has the keys
@@ -130,10 +130,8 @@ def _only(found: list[Path]) -> Path:
 
 def _model_file(file: Path, said: declared.Declared, control: Mapping[str, int]) -> Tokenizer:
     """Return the tokenizer of a .model or .tiktoken file; Llama 3's is the second under the first's name."""
-    try:
+    with reading(file):
         data = paths.read_bytes(file, limit=MAX_FILE)
-    except BestiaryError as error:
-        raise TokenizerError(str(error)) from error
     from . import sentencepiece, tiktoken
 
     if file.suffix == ".tiktoken" or tiktoken.looks_like(data):

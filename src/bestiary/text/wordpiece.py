@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..errors import BestiaryError, TokenizerError
+from ..errors import TokenizerError
 from ..files import paths
 from . import hf, stream
-from .boundary import MAX_FILE
+from .boundary import MAX_FILE, reading
 from .declared import Declared
 from .pipeline import Added, Model, Pipeline, PipelineTokenizer, Special
 
@@ -25,6 +25,9 @@ _NAMED = {
     "mask_token": "[MASK]",
 }
 
+# BERT's published files call what begins and ends a text by these names.
+_ENDS = {"bos_token": "cls_token", "eos_token": "sep_token"}
+
 
 def load(path: Path, said: Declared, *, control: Mapping[str, int]) -> PipelineTokenizer:
     """Return the tokenizer of a vocab.txt.
@@ -32,37 +35,30 @@ def load(path: Path, said: Declared, *, control: Mapping[str, int]) -> PipelineT
     said: what the files beside it declare. control: control tokens that no file names.
     Raises TokenizerError: a damaged file, or a tokenizer_class other than BERT's.
     """
+    with reading(path):
+        return of_text(paths.read_bytes(path, limit=MAX_FILE).decode(), said, control=control)
+
+
+def of_text(text: str, said: Declared, *, control: Mapping[str, int]) -> PipelineTokenizer:
+    """Return the tokenizer of a vocab.txt's content, a token a line; see `load`."""
     if said.class_name is not None and said.class_name not in _CLASSES:
         raise TokenizerError(
-            f"{path}: tokenizer_config.json names the class {said.class_name[:80]!r}; of vocab.txt files "
-            "only BERT's are known here"
+            f"tokenizer_config.json names the class {said.class_name[:80]!r}; of vocab.txt files only BERT's "
+            "are known here"
         )
-    try:
-        text = paths.read_bytes(path, limit=MAX_FILE).decode()
-    except (BestiaryError, UnicodeDecodeError) as error:
-        raise TokenizerError(f"{path}: {error}") from error
     lines = text.split("\n")
     words = [line.removesuffix("\r") for line in (lines[:-1] if lines[-1] == "" else lines)]
     vocab = {word: number for number, word in enumerate(words)}
     names = dict(_NAMED) | {key: said.named[key] for key in _NAMED if key in said.named}
     names |= {end: said.named[key] for end, key in _ENDS.items() if key in said.named}
-    lowercase = said.flag("do_lower_case")
-    split = said.flag("tokenize_chinese_chars")
-    try:
-        return build(
-            vocab,
-            said.special(vocab | dict(control), control, add_bos=True, add_eos=True, defaults=names),
-            unk=names["unk_token"],
-            lowercase=lowercase is not False,
-            strip_accents=said.flag("strip_accents"),
-            chinese=split is not False,
-        )
-    except TokenizerError as error:
-        raise TokenizerError(f"{path}: {error}") from error
-
-
-# BERT's published files call what begins and ends a text by these names.
-_ENDS = {"bos_token": "cls_token", "eos_token": "sep_token"}
+    return build(
+        vocab,
+        said.special(vocab | dict(control), control, add_bos=True, add_eos=True, defaults=names),
+        unk=names["unk_token"],
+        lowercase=said.flag("do_lower_case") is not False,
+        strip_accents=said.flag("strip_accents"),
+        chinese=said.flag("tokenize_chinese_chars") is not False,
+    )
 
 
 def build(
