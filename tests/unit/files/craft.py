@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
@@ -14,20 +15,6 @@ import pytest
 
 from bestiary.errors import CheckpointError
 from bestiary.files import Checkpoint, open_checkpoint
-
-__all__ = [
-    "F32",
-    "Gguf",
-    "GgufTensor",
-    "Member",
-    "archive",
-    "legacy",
-    "pickled",
-    "refused",
-    "safetensors",
-    "tensor",
-    "text",
-]
 
 
 def refused(path: Path, content: bytes | None = None, *, saying: str = "") -> CheckpointError:
@@ -54,6 +41,11 @@ def read_all(checkpoint: Checkpoint) -> None:
     for value in checkpoint.metadata.values():
         if isinstance(value, Sequence) and not isinstance(value, str):
             list(value)
+
+
+def resident() -> int:
+    """Return how many bytes of memory this process has now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
 # safetensors.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import json
 import os
-import resource
 import shutil
 import struct
 import subprocess
@@ -21,7 +20,7 @@ from bestiary.errors import CheckpointError
 from bestiary.files import Checkpoint, Entry, open_checkpoint
 from bestiary.files.safetensors import write
 from tests.unit.files import craft
-from tests.unit.files.craft import Gguf, GgufTensor, refused, safetensors
+from tests.unit.files.craft import Gguf, GgufTensor, refused, resident, safetensors
 
 INDEX = "model.safetensors.index.json"
 SHARDS = {"one.safetensors": ("a", "b"), "two.safetensors": ("c",)}
@@ -319,27 +318,30 @@ def test_opening_reads_headers_only(tmp_path: Path) -> None:
     raw = json.dumps(header).encode()
     path.write_bytes(safetensors(raw + b" " * (-len(raw) % 8)))  # aligned, or reading would copy
     os.truncate(path, path.stat().st_size + 4 * size)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = resident()
     checkpoint = open_checkpoint(path)
     assert checkpoint.nbytes == 4 * size
     last = checkpoint.entries["d"].read()
     assert last[-1].item() == 0
     last[-1] = 1
     assert last[-2:].tolist() == [0, 1]
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 << 10
+    assert resident() - before < 32 << 20
 
 
 MEASURE = """
-import resource, sys
+import re, sys
+from pathlib import Path
 import torch
 from bestiary.files import open_checkpoint
 torch.set_num_threads(1)
 open_checkpoint(sys.argv[1] + ".small")
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak():  # of this program; getrusage begins with that of the process it was started from
+    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+before = peak()
 checkpoint = open_checkpoint(sys.argv[1])
 kept = [entry.read() for entry in checkpoint.entries.values()]
 assert all(tensor.amax().item() == 1 for tensor in kept)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(peak() - before)
 """
 
 
@@ -365,7 +367,11 @@ def test_the_peak_is_the_file_and_little_more(tmp_path: Path, form: str) -> None
     ran = subprocess.run(
         [sys.executable, "-c", MEASURE, str(tmp_path / "x")], capture_output=True, text=True, check=True
     )
-    assert int(ran.stdout) << 10 <= 1.2 * (tmp_path / "x").stat().st_size
+    assert (
+        0.9 * (tmp_path / "x").stat().st_size
+        <= int(ran.stdout) << 10
+        <= 1.2 * (tmp_path / "x").stat().st_size
+    )
 
 
 def test_check_finite_names_tensors_of_all_shards(model: Path) -> None:

@@ -27,6 +27,7 @@ from bestiary.files.entries import Entry
 from bestiary.files.rebuild import NAMES
 from bestiary.files.source import Source
 from tests.unit.files import craft
+from tests.unit.files.craft import resident
 from tests.unit.files.mutate import mutant
 from tests.unit.files.test_gguf import small
 
@@ -84,10 +85,6 @@ def touch(entries: Mapping[str, Entry], metadata: Mapping[str, object]) -> None:
     for value in metadata.values():
         if isinstance(value, gguf.Array):
             list(value)
-
-
-def resident() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
 @contextmanager
