@@ -89,5 +89,5 @@ $(VENV)/.run $(VENV)/.test $(VENV)/.dev $(VENV)/.bench: pyproject.toml setup.py 
 	$(PIP) install -c constraints.txt setuptools
 	$(if $(filter %/.bench,$@),$(PIP) install -c constraints.txt llama-cpp-python)
 	$(PIP) install -c constraints.txt --no-build-isolation -e ".$(EXTRAS)"
-	@test -e src/bestiary/kernels/_native.so || echo "==> No C kernels were built: quantised layers run in PyTorch, slower."
+	@test -e src/bestiary/kernels/_native.so || $(BIN)/python setup.py --quiet build_ext --inplace # says what failed
 	@touch $@ $(HELD)
