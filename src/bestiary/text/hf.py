@@ -19,7 +19,7 @@ from ..files import paths
 from . import declared, patterns, stream
 from .boundary import MAX_FILE, reading
 from .modelproto import check_charsmap
-from .pipeline import Added, Model, Pipeline, PipelineTokenizer, Steps
+from .pipeline import Model, Pipeline, PipelineTokenizer, Steps
 
 Json = dict[str, Any]
 
@@ -92,12 +92,14 @@ def build(file: Json, said: declared.Declared, *, control: Mapping[str, int]) ->
         raise TokenizerError("added_tokens is no list")
     added = [declared.added_token("added_tokens", _at(entry, "id"), entry) for entry in entries]
     model = _model(_object("model", file.get("model")))
+    known = model.vocab | {token.content: token.id for token in added}
+    added += [token for token in said.added.values() if token.content not in known]
     pipeline = Pipeline(
         model=model,
         steps=_decoder(file.get("decoder")),
         normalizer=_part("normalizer", file.get("normalizer"), _NORMALIZERS, "normalizers"),
         pre_tokenizer=_part("pre-tokenizer", file.get("pre_tokenizer"), _PRE_TOKENIZERS, "pretokenizers"),
-        added=tuple(_checked(added, model)),
+        added=tuple(added),
     )
     first, last = _wrapped(file.get("post_processor"))
     names = {"bos_token": first, "eos_token": last}
@@ -110,25 +112,6 @@ def build(file: Json, said: declared.Declared, *, control: Mapping[str, int]) ->
         whole=[token.content for token in added],
     )
     return PipelineTokenizer(pipeline, special, skip={token.id for token in added if token.special})
-
-
-def _checked(added: list[Added], model: Model) -> list[Added]:
-    """Return the added tokens; two names for one id, or two ids for one name, are an error."""
-    names = {number: name for name, number in model.vocab.items()}
-    fresh = len(model.vocab)
-    for token in sorted(added, key=lambda token: token.id):
-        name, number = names.setdefault(token.id, token.content), model.vocab.get(token.content, token.id)
-        if name != token.content or number != token.id:
-            raise TokenizerError(
-                f"added token {token.content[:80]!r} has id {token.id}, which is {name[:80]!r}"
-            )
-        if model.kind == "Unigram" and token.content not in model.vocab:
-            if token.id != fresh:
-                raise TokenizerError(
-                    f"added token {token.content[:80]!r} has id {token.id} where {fresh} is next"
-                )
-            fresh += 1
-    return added
 
 
 # Reading parts.

@@ -110,13 +110,25 @@ class Model:
         return replace(self, vocab=vocab, merges=merges)
 
     def extended(self, added: Iterable[Added]) -> Model:
-        """Return the model with the added tokens in its vocabulary, which is what fixes their ids."""
-        new = {token.content: token.id for token in added if token.content not in self.vocab}
-        if not new:
-            return self
-        if self.kind == "Unigram":  # its ids are positions; hf.py has checked that these follow the last one
-            return replace(self, vocab=self.vocab | new, scores=[*self.scores, *[0.0] * len(new)])
-        return replace(self, vocab=self.vocab | new)
+        """Return the model with the added tokens in its vocabulary, which is what fixes their ids.
+
+        Raises TokenizerError: two names for one id, two ids for one name, or a gap where ids are positions.
+        """
+        vocab, names = dict(self.vocab), {number: name for name, number in self.vocab.items()}
+        for token in sorted(added, key=lambda token: token.id):
+            name, number = (
+                names.setdefault(token.id, token.content),
+                vocab.setdefault(token.content, token.id),
+            )
+            shown = f"added token {token.content[:80]!r} has id {token.id}"
+            if name != token.content:
+                raise TokenizerError(f"{shown}, which is {name[:80]!r}")
+            if number != token.id:
+                raise TokenizerError(f"{shown}, and {number}")
+            if self.kind == "Unigram" and token.id >= len(vocab):
+                raise TokenizerError(f"{shown} where {len(vocab) - 1} is next")
+        scores = [*self.scores, *[0.0] * (len(vocab) - len(self.scores))] if self.kind == "Unigram" else []
+        return replace(self, vocab=vocab, scores=scores)
 
 
 Steps = Callable[[bool], list[stream.Step]]  # continues -> the decoder's steps
@@ -147,34 +159,31 @@ class PipelineTokenizer:
         self.control: Mapping[str, int] = control
         known = {token.content for token in pipeline.added}
         extra = [Added(number, name) for name, number in control.items() if name not in known]
-        added = tuple(sorted([*pipeline.added, *extra], key=lambda token: token.id))
-        self._pipeline = replace(pipeline, model=pipeline.model.extended(added), added=added)
-        vocab = self._pipeline.model.vocab
-        self._tokens = dict(zip(vocab.values(), vocab, strict=True))
+        self._added = tuple(sorted([*pipeline.added, *extra], key=lambda token: token.id))
+        model = pipeline.model.extended(self._added)
+        self._tokens = dict(zip(model.vocab.values(), model.vocab, strict=True))
         self.vocab_size = max(self._tokens, default=-1) + 1
         self._skip = frozenset(control.values()) | frozenset(skip)
+        self._steps = pipeline.steps
+        parts = {"normalizer": pipeline.normalizer, "pre_tokenizer": pipeline.pre_tokenizer}
+        self._skeleton = json.dumps(_NOTHING | parts)
         with guarded("the tokenizer cannot be built"):
-            self._full = self._pipeline.model.build()
-            self._literal = self._assemble(literal=True)
+            self._full = model.build()
+            # One model serves both ways unless it could make a control token out of text.
+            literal = model.without(control).build() if model.gives(control) else self._full
+            plain = [token for token in self._added if not (token.special or token.content in control)]
+            self._literal = self._assemble(literal, plain)
 
-    def _assemble(self, *, literal: bool) -> tokenizers.Tokenizer:
-        """Return a library tokenizer, which shares the model's memory unless the model knows too much."""
-        parts, model, control = self._pipeline, self._full, self.control
-        if literal and parts.model.gives(control):
-            model = parts.model.without(control).build()
-        skeleton = {"normalizer": parts.normalizer, "pre_tokenizer": parts.pre_tokenizer, "model": _EMPTY}
-        built = tokenizers.Tokenizer.from_str(json.dumps(_NOTHING | skeleton))
+    def _assemble(self, model: models.Model, added: Iterable[Added]) -> tokenizers.Tokenizer:
+        built = tokenizers.Tokenizer.from_str(self._skeleton)
         built.model = model
-        wanted = [
-            token for token in parts.added if not literal or not (token.special or token.content in control)
-        ]
-        built.add_tokens([_library_token(token) for token in wanted])
+        built.add_tokens([_library_token(token) for token in added])
         return built
 
     @functools.cached_property
     def _parsing(self) -> tokenizers.Tokenizer:
         with guarded("the tokenizer cannot be built"):
-            return self._assemble(literal=False)
+            return self._assemble(self._full, self._added)
 
     def encode(self, text: str, *, control: bool = False) -> list[int]:
         """Return the ids of a text; see `Tokenizer.encode`."""
@@ -190,7 +199,7 @@ class PipelineTokenizer:
 
     def stream(self, *, control: bool = False, continues: bool = False) -> stream.StreamDecoder:
         """Return a decoder that takes one id at a time; see `Tokenizer.stream`."""
-        return stream.Chain(self._tokens.get if control else self._spoken, self._pipeline.steps(continues))
+        return stream.Chain(self._tokens.get if control else self._spoken, self._steps(continues))
 
     def _spoken(self, token: int) -> str | None:
         return None if token in self._skip else self._tokens.get(token)
@@ -200,16 +209,13 @@ class PipelineTokenizer:
         piece = self._tokens.get(token, "").encode()
         if token in self._skip or not piece:
             return piece
-        for step in self._pipeline.steps(True):
+        for step in self._steps(True):
             piece = step.inner(piece)
         return piece
 
 
-_EMPTY: Json = {"type": "BPE", "vocab": {}, "merges": []}
-_NOTHING: Json = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": []} | {
-    "post_processor": None,
-    "decoder": None,
-}
+_NOTHING: Json = {"version": "1.0", "added_tokens": [], "model": {"type": "BPE", "vocab": {}, "merges": []}}
+_NOTHING |= dict.fromkeys(("truncation", "padding", "post_processor", "decoder"))
 
 
 def _library_token(token: Added) -> tokenizers.AddedToken:

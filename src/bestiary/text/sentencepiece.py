@@ -55,6 +55,10 @@ class SentencePieceTokenizer:
         }
         self.bos, self.eos = special.bos, special.eos
         self.add_bos, self.add_eos = special.add_bos, special.add_eos
+        pieces = {piece: number for number, piece in enumerate(proto.pieces)}
+        for name, number in self.control.items():
+            if pieces.get(name, number) != number:
+                raise TokenizerError(f"control token {name[:80]!r} has id {number}, and {pieces[name]}")
         self._controls = frozenset(self.control.values())
         types = [CONTROL if i in self._controls else kind for i, kind in enumerate(proto.types)]
         self._proto, self._legacy = replace(proto, types=types), legacy

@@ -51,13 +51,16 @@ def of_text(text: str, said: Declared, *, control: Mapping[str, int]) -> Pipelin
     vocab = {word: number for number, word in enumerate(words)}
     names = dict(_NAMED) | {key: said.named[key] for key in _NAMED if key in said.named}
     names |= {end: said.named[key] for end, key in _ENDS.items() if key in said.named}
+    added = tuple(said.added.values())
+    ids = vocab | {token.content: token.id for token in added} | dict(control)
     return build(
         vocab,
-        said.special(vocab | dict(control), control, add_bos=True, add_eos=True, defaults=names),
+        said.special(ids, control, add_bos=True, add_eos=True, defaults=names),
         unk=names["unk_token"],
         lowercase=said.flag("do_lower_case") is not False,
         strip_accents=said.flag("strip_accents"),
         chinese=said.flag("tokenize_chinese_chars") is not False,
+        added=added,
     )
 
 
@@ -69,6 +72,7 @@ def build(
     lowercase: bool,
     strip_accents: bool | None,
     chinese: bool = True,
+    added: tuple[Added, ...] = (),
 ) -> PipelineTokenizer:
     """Return a WordPiece tokenizer. strip_accents: None for "when characters are lowered".
 
@@ -89,6 +93,6 @@ def build(
             "lowercase": lowercase,
         },
         pre_tokenizer={"type": "BertPreTokenizer"},
-        added=(Added(vocab[unk], unk),),
+        added=(Added(vocab[unk], unk), *(token for token in added if token.content != unk)),
     )
     return PipelineTokenizer(pipeline, special, skip={vocab[unk]})

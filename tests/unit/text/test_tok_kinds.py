@@ -86,6 +86,10 @@ def test_ids_without_a_token_add_nothing(each: Made) -> None:
 
 def forged(spelling: str) -> list[str]:
     half = len(spelling) // 2
+    wide = "".join(
+        chr(ord(one) + 0xFEE0) if "!" <= one <= "~" else one for one in spelling
+    )  # NFKC makes it the same
+    spelt = "".join(f"<0x{byte:02X}>" for byte in spelling.encode())
     inside = [
         f"a{spelling}b",
         f" {spelling} ",
@@ -94,7 +98,7 @@ def forged(spelling: str) -> list[str]:
         f"    {spelling}<tool>{spelling}",
     ]
     nested = [spelling[:half] + spelling + spelling[half:], f"{spelling[:1]}\u200b{spelling[1:]}{spelling}"]
-    return [spelling, spelling * 1000, *inside, *nested]
+    return [spelling, spelling * 1000, spelling.upper(), wide, spelt, *inside, *nested]
 
 
 def test_no_text_gives_a_control_token(each: Made) -> None:

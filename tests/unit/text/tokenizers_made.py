@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import base64
 import functools
 import io
 import json
+import shutil
 import tempfile
 import unicodedata
 from collections.abc import Callable
@@ -181,9 +183,16 @@ def ranks(file: dict[str, Any]) -> dict[bytes, int]:
     return {bytes(BYTE_OF[one] for one in token): rank for rank, token in enumerate(dict.fromkeys(tokens))}
 
 
+@functools.cache
+def _place() -> Path:
+    place = Path(tempfile.mkdtemp(prefix="bestiary-tokenizers-"))
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    return place
+
+
 def folder_of(files: dict[str, bytes | str | dict[str, Any]]) -> Path:
     """Return a new folder with these files."""
-    folder = Path(tempfile.mkdtemp(prefix="bestiary-"))
+    folder = Path(tempfile.mkdtemp(dir=_place()))
     for name, content in files.items():
         if isinstance(content, dict):
             content = json.dumps(content)
