@@ -65,9 +65,7 @@ class Checkpoint:
         return sum(entry.nbytes for entry in self.entries.values())
 
     def check_finite(self) -> list[str]:
-        """Return the names of the tensors that hold a NaN or an infinity, in a packed format among its
-        scales.
-        """
+        """Return the names of the tensors with a NaN or an infinity: of a packed format, among its scales."""
         return [name for name, entry in self.entries.items() if not is_finite(entry.read(), entry.dtype)]
 
     def close(self) -> None:

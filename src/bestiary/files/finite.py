@@ -32,9 +32,7 @@ _CHUNK = 1 << 20  # elements: what is copied in passing stays small
 
 
 def is_finite(tensor: Tensor, dtype: str) -> bool:
-    """Tell whether every value of a tensor, as an Entry of this dtype reads, is a finite number. Integers
-    are.
-    """
+    """Tell whether all values of a tensor, as an Entry of this dtype reads, are finite; integers are."""
     return tensor.numel() == 0 or all(map(_all_finite, _parts(tensor, dtype)))
 
 

@@ -1,5 +1,4 @@
-"""Opening files that a stranger sent: names stay inside the model's folder, and only regular files are
-opened.
+"""Opening files that a stranger sent: names stay in the model's folder, and only regular files are opened.
 
 A name that comes out of a file (an index's `weight_map`, a config) is a request by whoever wrote that file.
 It is checked as text, then as a place on disk. The Hugging Face cache, whose snapshots are links to
@@ -88,9 +87,7 @@ def _is_cached_blob(root: Path, real: Path) -> bool:
 
 
 def check_tensor_name(name: str, *, file: Path, offset: int | None = None) -> None:
-    """Raise CheckpointError for a tensor name that is empty, too long, unprintable, or a path out of a
-    folder.
-    """
+    """Raise CheckpointError for a tensor name that is empty, too long, unprintable, or a path."""
     if not 0 < len(name) <= _TENSOR_NAME_LIMIT:
         fault = f"the tensor's name has {len(name)} characters; 1 to {_TENSOR_NAME_LIMIT} are allowed"
     elif not name.isprintable():

@@ -20,8 +20,8 @@ from .source import Source
 # Bounds. The largest published shards have some 10,000 tensors, of 25 instructions and 8 remembered values
 # each.
 MOST_BYTES = 64 << 20
-MOST_INSTRUCTIONS = 2_000_000
-MOST_CONTAINERS = MOST_REMEMBERED = 500_000
+MOST_INSTRUCTIONS = 1_000_000
+MOST_CONTAINERS = MOST_REMEMBERED = 250_000
 
 REMEDY = "Ask for a safetensors version of this model; do not open this file with any tool that unpickles"
 
@@ -258,9 +258,7 @@ class _Machine:
             self.refuse(f"{name.text}: {fault}")
 
     def build(self) -> None:
-        """BUILD: attributes. Those of an OrderedDict (`_metadata`, versions of modules) mean nothing to
-        weights.
-        """
+        """BUILD: attributes. Those of an OrderedDict (`_metadata`, versions of modules) are dropped."""
         state, target = self.pop(), self.pop()
         self.push(target)
         if isinstance(target, Ignored):

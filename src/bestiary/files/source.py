@@ -62,9 +62,7 @@ class Source:
 
     @classmethod
     def open(cls, path: Path) -> Source:
-        """Map a regular file. Raises CheckpointError when it cannot be opened, is no such file, or is
-        empty.
-        """
+        """Map a file. Raises CheckpointError when it cannot be opened, is not a regular file, or is empty."""
         descriptor = open_regular(path)
         try:
             size = os.fstat(descriptor).st_size
@@ -123,8 +121,7 @@ class Source:
         return flat.view(shape) if stride is None else flat.as_strided(shape, stride)
 
     def _copy(self, offset: int, nbytes: int) -> Tensor:
-        """Return bytes in memory of their own, and give the pages that they were read through back on the
-        way.
+        """Return bytes in memory of their own, giving back the pages that they were read through on the way.
 
         Nobody has written to those pages: they were never handed out as a view.
         """
@@ -141,9 +138,7 @@ class Source:
 
 
 def element_count(shape: tuple[int, ...]) -> int | None:
-    """Return the product of a shape, or None when torch could not hold it: too many dimensions or past 63
-    bits.
-    """
+    """Return the product of a shape, or None for what torch cannot hold: many dimensions, or past 63 bits."""
     # Zeros are left out: (0, 2**62, 2**62) has no elements, and strides that overflow.
     if len(shape) > MOST_DIMS or math.prod(n for n in shape if n) >= 2**60:
         return None

@@ -1,6 +1,4 @@
-"""JSON as RFC 8259 means it, bounded: what `json.loads` would let through is refused before it costs
-anything.
-"""
+"""JSON as RFC 8259 means it, with bounds: what `json.loads` lets through is refused before it costs much."""
 
 from __future__ import annotations
 

@@ -131,9 +131,7 @@ def _declare(declared: dict[str, Storage], value: object) -> Storage:
 
 
 def _choose(value: object) -> tuple[dict[str, View], dict[str, object]]:
-    """Return the tensors by name, from the dict itself or one that lies in it, and the plain values beside
-    them.
-    """
+    """Return the tensors by name, of the dict itself or of one in it, and the plain values beside them."""
     top = value if isinstance(value, dict) else {}
     for place in (*(top.get(name) for name in _NESTED), top):
         views = {name: view for name, view in _items(place) if isinstance(view, View)}

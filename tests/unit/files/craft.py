@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+import time
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,9 @@ import pytest
 from bestiary.errors import CheckpointError
 from bestiary.files import Checkpoint, open_checkpoint
 
+# What a file may take to be read or refused. Of this process's own time: machines are paused and shared.
+SECONDS = 2.0
+
 
 def refused(path: Path, content: bytes | None = None, *, saying: str = "") -> CheckpointError:
     """Return the one error with which a file is refused, having checked that it names the file and a
@@ -24,8 +28,11 @@ def refused(path: Path, content: bytes | None = None, *, saying: str = "") -> Ch
     if content is not None:
         path.unlink(missing_ok=True)  # not overwritten: another test may have it mapped
         path.write_bytes(content)
+    began = time.process_time()
     with pytest.raises(CheckpointError) as raised:
         read_all(open_checkpoint(path))
+    if (took := time.process_time() - began) > SECONDS:
+        pytest.fail(f"took {took:.1f} s")
     error = raised.value
     if type(error) is not CheckpointError or path.name not in str(error.file) or not error.remedy:
         pytest.fail(f"not the error that was promised: {error!r}")

@@ -297,19 +297,19 @@ def test_torchscript_is_refused(tmp_path: Path) -> None:
 
 # What the error says -> instructions that are refused with it. They leave one value, which is dropped.
 LARGE: dict[str, dict[str, bytes]] = {
-    "more than 2,000,000 instructions": {
+    "more than 1,000,000 instructions": {
         "without end": b"N0" * 1_100_000 + b"N",
         "stack": b"N" * 3_000_000,
         "marks": b"(" * 3_000_000,
         "marks, emptied": b"(0" * 1_100_000 + b"N",
     },
-    "more than 500,000 containers": {
+    "more than 250,000 containers": {
         "lists": b"]0" * 600_000 + b"N",
         "tuples": b"N\x850" * 600_000 + b"N",
         "dicts in a list": b"](" + b"}" * 600_000 + b"e",
         "calls": ORDERED + b"q\x000" + b"h\x00)R0" * 400_000 + b"N",
     },
-    "remembers more than 500,000": {
+    "remembers more than 250,000": {
         "LONG_BINPUT": b"N" + b"".join(b"r" + struct.pack("<I", i) for i in range(600_000)),
         "MEMOIZE": b"N" + b"\x94" * 600_000,
     },

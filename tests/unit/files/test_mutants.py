@@ -27,13 +27,13 @@ from bestiary.files.entries import Entry
 from bestiary.files.rebuild import NAMES
 from bestiary.files.source import Source
 from tests.unit.files import craft
-from tests.unit.files.craft import resident
+from tests.unit.files.craft import SECONDS, resident
 from tests.unit.files.mutate import mutant
 from tests.unit.files.test_gguf import small
 
 Reader = Callable[[Source], tuple[dict[str, Entry], Mapping[str, object]]]
 PATH = Path("mutant")
-MANY, NIGHTLY, SECONDS, MEMORY = 20_000, 1_000_000, 2.0, 64 << 20
+MANY, NIGHTLY, MEMORY = 20_000, 1_000_000, 64 << 20
 
 
 def a_safetensors() -> bytes:
@@ -110,7 +110,7 @@ def try_all(kind: str, count: int, seed: int) -> Counter[str]:
     with bounded(outcomes, count) as judge:
         while outcomes["refused"] < count:
             content = mutant(rng, wholes[outcomes.total() % len(wholes)])
-            began = time.perf_counter()
+            began = time.process_time()
             try:
                 touch(*reader(Source(PATH, memoryview(content))))
             except CheckpointError as error:
@@ -122,7 +122,7 @@ def try_all(kind: str, count: int, seed: int) -> Counter[str]:
                 raise AssertionError(f"{kind}: {error!r} for {content.hex()}") from error
             else:
                 outcomes["read"] += 1
-            judge(time.perf_counter() - began, content)
+            judge(time.process_time() - began, content)
     assert len(reasons) >= 12, "the damage went to many places"
     return outcomes
 
@@ -196,13 +196,13 @@ def test_pickles_that_say_anything() -> None:
     with bounded(outcomes, MANY) as judge:
         while outcomes["refused"] < MANY:
             content = a_speech(rng)
-            began = time.perf_counter()
+            began = time.process_time()
             try:
                 touch(*torchbin.read(Source(PATH, memoryview(content))))
                 outcomes["read"] += 1
             except CheckpointError:
                 outcomes["refused"] += 1
-            judge(time.perf_counter() - began, content)
+            judge(time.process_time() - began, content)
 
 
 # Indexes need a folder.
@@ -227,7 +227,7 @@ def try_indexes(folder: Path, count: int, seed: int) -> Counter[str]:
             content = mutant(rng, whole)
             os.pwrite(descriptor, content, 0)
             os.ftruncate(descriptor, len(content))
-            began = time.perf_counter()
+            began = time.process_time()
             try:
                 checkpoint = open_checkpoint(index)
                 touch(checkpoint.entries, checkpoint.metadata)
@@ -241,7 +241,7 @@ def try_indexes(folder: Path, count: int, seed: int) -> Counter[str]:
                 outcomes["read"] += 1
                 if [*checkpoint.entries] != ["a.0", "a.1", "b.0", "b.1"]:
                     pytest.fail(f"{[*checkpoint.entries]} for {bytes(content)!r}")
-            judge(time.perf_counter() - began, content)
+            judge(time.process_time() - began, content)
     os.close(descriptor)
     return outcomes
 
