@@ -78,6 +78,13 @@ $(VENV)/.made:
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
+# llama.cpp as pip builds it, for this very processor; but where there is AMX it crashes (docs/log.md), so there it is
+# built with everything else that such a processor has.
+AMX := $(shell grep -m1 -o amx_tile /proc/cpuinfo 2>/dev/null)
+LESS_AMX := NATIVE=OFF AVX512=ON AVX512_VBMI=ON AVX512_VNNI=ON AVX512_BF16=ON AVX_VNNI=ON
+LLAMA_CPP = $(if $(AMX),CMAKE_ARGS="$(LESS_AMX:%=-DGGML_%)") $(PIP) install -c constraints.txt \
+    $(if $(AMX),--no-cache-dir --no-binary llama-cpp-python) llama-cpp-python
+
 $(VENV)/.run: EXTRAS :=
 $(VENV)/.test: EXTRAS := [test]
 $(VENV)/.dev: EXTRAS := [dev]
@@ -87,7 +94,7 @@ $(VENV)/.dev: HELD := $(VENV)/.run $(VENV)/.test
 $(VENV)/.run $(VENV)/.test $(VENV)/.dev $(VENV)/.bench: pyproject.toml setup.py constraints.txt $(NATIVE) | $(VENV)/.made
 	@echo "==> Installing bestiary$(EXTRAS) into $(VENV)"
 	$(PIP) install -c constraints.txt setuptools
-	$(if $(filter %/.bench,$@),$(PIP) install -c constraints.txt llama-cpp-python)
+	$(if $(filter %/.bench,$@),$(LLAMA_CPP))
 	$(PIP) install -c constraints.txt --no-build-isolation -e ".$(EXTRAS)"
 	@test -e src/bestiary/kernels/_native.so || $(BIN)/python setup.py --quiet build_ext --inplace # says what failed
 	@touch $@ $(HELD)
