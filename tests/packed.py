@@ -16,13 +16,22 @@ HALF_FIELDS = {
 }  # fmt: skip
 
 
-def packed(fmt: Format, rows: int, columns: int, *, seed: int = 0) -> Tensor:
-    """Return uint8 (rows, fmt.row_bytes(columns)) with random integers and scales near 0.01."""
+def packed(fmt: Format, rows: int, columns: int, *, seed: int = 0, std: float | None = None) -> Tensor:
+    """Return uint8 (rows, fmt.row_bytes(columns)) with random integers and random scales near 0.01.
+
+    std: scale the whole so that the decoded matrix has this standard deviation.
+    """
     random = np.random.default_rng(seed)
     blocks = columns // fmt.block
-    raw = random.integers(0, 256, (rows, blocks, fmt.nbytes), dtype=np.uint8)
-    for at in HALF_FIELDS[fmt.name]:
-        scale = torch.from_numpy(random.normal(0, 0.01, (rows, blocks, 1)))
-        half = scale.to(torch.bfloat16 if fmt.name == "BF16" else torch.float16)
-        raw[:, :, at : at + 2] = half.view(torch.uint8).numpy()
-    return torch.from_numpy(raw).view(rows, blocks * fmt.nbytes)
+    raw = torch.from_numpy(random.integers(0, 256, (rows, blocks, fmt.nbytes), dtype=np.uint8))
+    scales = torch.from_numpy(random.normal(0, 0.01, (rows, blocks, len(HALF_FIELDS[fmt.name]))))
+    _plant(fmt, raw, scales)
+    if std is not None:
+        _plant(fmt, raw, scales * (std / fmt.decode(raw.flatten(1)).std()))
+    return raw.flatten(1)
+
+
+def _plant(fmt: Format, raw: Tensor, scales: Tensor) -> None:
+    for field, at in enumerate(HALF_FIELDS[fmt.name]):
+        half = scales[..., field, None].to(torch.bfloat16 if fmt.name == "BF16" else torch.float16)
+        raw[:, :, at : at + 2] = half.view(torch.uint8)

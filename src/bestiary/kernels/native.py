@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-from ctypes import c_char_p, c_int, c_size_t, c_void_p
+from ctypes import POINTER, c_char_p, c_float, c_int, c_size_t, c_void_p
 from pathlib import Path
 
 import torch
@@ -18,14 +18,50 @@ import torch
 from ..errors import KernelError
 from ..formats import FORMATS
 
-__all__ = ["Library", "about", "absence", "library"]
+__all__ = ["Block", "Library", "Matrix", "Token", "about", "absence", "library"]
 
 # The signatures below belong to this number; bestiary_abi() of the library must answer it.
 _ABI = 1
 _SWITCH = "BESTIARY_NATIVE"
-# OpenMP runtimes that torch can have loaded: its own libgomp, or those of conda's builds. All offer libgomp's
-# entry.
-_RUNTIMES = ("libgomp", "libiomp5", "libomp")
+
+
+class Matrix(ctypes.Structure):
+    """A weight as it lies in memory (`matrix` in native/block.h)."""
+
+    _fields_ = (
+        ("w", c_void_p),
+        ("bias", c_void_p),
+        ("rows", c_size_t),
+        ("columns", c_size_t),
+        ("row_bytes", c_size_t),
+        ("format", c_size_t),
+    )
+
+
+class Block(ctypes.Structure):
+    """One pre-norm block of a Llama (`block` in native/block.h, which says what each field means)."""
+
+    _fields_ = (
+        *((name, Matrix) for name in ("q", "k", "v", "o", "gate", "up", "down")),
+        ("attn_norm", c_void_p),
+        ("mlp_norm", c_void_p),
+        *((name, c_size_t) for name in ("heads", "kv_heads", "dim", "turned", "interleaved", "window")),
+        ("attn_eps", c_float),
+        ("mlp_eps", c_float),
+        ("scale", c_float),
+    )
+
+
+class Token(ctypes.Structure):
+    """The token that blocks are computed for (`token` in native/block.h)."""
+
+    _fields_ = (
+        ("cos", c_void_p),
+        ("sin", c_void_p),
+        ("keys", POINTER(c_void_p)),
+        ("values", POINTER(c_void_p)),
+        ("position", c_size_t),
+    )
 
 
 class Library:
@@ -53,7 +89,14 @@ class Library:
         # format, packed, rows, row bytes, columns, y, threads
         self.decode = c.bestiary_decode
         self.decode.argtypes = [c_int, c_void_p, c_size_t, c_size_t, c_size_t, c_void_p, c_int]
-        self.linear.restype = self.decode.restype = None
+        # blocks, how many, token, x, scratch, threads
+        self.blocks = c.bestiary_blocks
+        self.blocks.argtypes = [POINTER(Block), c_size_t, POINTER(Token), c_void_p, c_void_p, c_int]
+        self.linear.restype = self.decode.restype = self.blocks.restype = None
+        # blocks, how many, position, threads -> floats of scratch
+        self.blocks_scratch = c.bestiary_blocks_scratch
+        self.blocks_scratch.argtypes = [POINTER(Block), c_size_t, c_size_t, c_int]
+        self.blocks_scratch.restype = c_size_t
         self._c = c
         self.formats = {name: c.bestiary_format(name.encode()) for name in ("F32", *FORMATS)}
         self.threads = self._join_openmp()
@@ -70,24 +113,17 @@ class Library:
             raise KernelError(f"this processor has no {name!r}")
 
     def _join_openmp(self) -> str:
-        """Hand the entry points of torch's OpenMP runtime over; return its name, or that of our own pool."""
-        for path in _loaded_runtimes():
+        """Hand the entry points of torch's OpenMP runtime over; return whose threads are used."""
+        entries = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
+        for path in (Path(torch.__file__).parent / "lib").glob("libtorch_cpu.*"):
+            # Looked up through torch's own library, so found in the runtime that torch is linked with. Others
+            # may be loaded too (sentencepiece brings one): two pools of spinning threads get in each other's
+            # way, and a prefill of 512 tokens then takes 1.7 s instead of 0.65.
             runtime = ctypes.CDLL(str(path))
-            entries = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
             if all(hasattr(runtime, name) for name in entries):
                 self._c.bestiary_use_openmp(*(ctypes.cast(getattr(runtime, e), c_void_p) for e in entries))
-                return path.name
-        return "own threads"
-
-
-def _loaded_runtimes() -> list[Path]:
-    """List the OpenMP runtimes mapped into this process, in the order they were (Linux; elsewhere none)."""
-    try:
-        lines = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []
-    paths = dict.fromkeys(Path(line.split(maxsplit=5)[-1]) for line in lines if "/" in line)
-    return [path for path in paths if path.name.startswith(_RUNTIMES)]
+                return "torch's OpenMP"
+        return "our own pool"
 
 
 @functools.cache

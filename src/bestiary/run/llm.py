@@ -16,6 +16,7 @@ from ..errors import ConfigError, RequestError, TemplateError
 from ..files.paths import read_json
 from ..load import Loaded, Progress, load
 from ..models import Decoder
+from ..quant.fused import fuse
 from ..text.chat import ChatTemplate, open_template
 from ..text.tokenizer import Tokenizer, open_tokenizer
 from . import threads as cores
@@ -105,6 +106,7 @@ class LLM:
         self.tokenizer: Tokenizer = open_tokenizer(self.path)
         self.template = _template(chat_template, self.path, self.tokenizer)
         loaded = load(self.path, device=place, dtype=dtype, progress=progress)
+        fuse(loaded.model)
         self.context = _context(context, loaded.context)
         self._ends = _ends(self.tokenizer, loaded, self.path)
         self._loaded: Loaded | None = loaded

@@ -1,7 +1,5 @@
-/* What Python calls through ctypes. Shapes and bounds are checked there; here everything is trusted.
- *
- * Rows are dealt out in small shares to whichever thread is free: on a busy machine one core can be much slower than
- * the next, and the slowest decides.
+/* What Python calls through ctypes, with block.c and threads.c. Shapes and bounds are checked there; here everything is
+ * trusted.
  */
 #include "native.h"
 
@@ -63,12 +61,6 @@ typedef struct {
     size_t rows, columns, row_bytes, m, share;
     _Atomic size_t next;
 } product;
-
-/* Shares of a multiple of four rows, about sixteen a thread, so that the last ones end together. */
-static size_t share_of(size_t rows, int threads) {
-    size_t share = rows / (16 * (size_t)threads);
-    return ((share < 8 ? 8 : share) + 3) & ~(size_t)3;
-}
 
 static size_t minimum(size_t a, size_t b) { return a < b ? a : b; }
 

@@ -25,11 +25,20 @@ typedef struct {
     dot_fn *dot;
 } format;
 
-enum { FORMATS = 15 };
+enum { FORMATS = 15, PIECE_KEYS = 128, MOST_DIM = 256 };
+
+/* See vector.h for these. */
+typedef void norm_fn(const float *x, const float *weight, size_t n, float eps, float *y);
+typedef void gate_fn(float *gate, const float *up, size_t n);
+typedef void attend_fn(const float *q, size_t rows, const float *k, const float *v, size_t step, size_t n, size_t dim,
+                       float scale, float *out, size_t out_step);
 
 /* One instruction set's functions. */
 typedef struct {
     const char *name;
+    norm_fn *norm;
+    gate_fn *gate;
+    attend_fn *attend;
     format formats[FORMATS];
 } isa;
 
@@ -44,5 +53,12 @@ const isa *best_isa(void);
 /* Run work(job, id, count) on `threads` threads at most; id counts from 0 to count - 1. See threads.c. */
 typedef void work_fn(void *job, int id, int count);
 void parallel(int threads, work_fn *work, void *job);
+
+/* Rows are dealt out in shares to whichever thread is free: on a busy machine one core can be much slower than the
+ * next, and the slowest decides. About eight shares a thread, of a multiple of four rows. */
+static inline size_t share_of(size_t rows, int threads) {
+    size_t share = rows / (8 * (size_t)threads);
+    return ((share < 8 ? 8 : share) + 3) & ~(size_t)3;
+}
 
 #endif

@@ -12,7 +12,7 @@
 #include "native.h"
 #include "simd.h"
 
-enum { PIECE = 512 }; /* elements, a multiple of every block */
+enum { FEW = 512 }; /* elements, a multiple of every block */
 
 static float plain_dot(const float *a, const float *b, size_t n) {
     v16 sum = v_zero();
@@ -26,11 +26,11 @@ static float plain_dot(const float *a, const float *b, size_t n) {
 /* What each format's dot_fn does here. */
 static void decoded_dot(decode_fn *decode, size_t block, size_t nbytes, const uint8_t *w, size_t row_bytes, size_t rows,
                         size_t columns, const float *x, size_t x_step, size_t m, float *y, size_t y_step) {
-    float piece[PIECE];
+    float piece[FEW];
     for (size_t r = 0; r < rows; r++, w += row_bytes) {
         for (size_t j = 0; j < m; j++) y[j * y_step + r] = 0;
-        for (size_t i = 0; i < columns; i += PIECE) {
-            size_t n = columns - i < PIECE ? columns - i : PIECE;
+        for (size_t i = 0; i < columns; i += FEW) {
+            size_t n = columns - i < FEW ? columns - i : FEW;
             decode(w + i / block * nbytes, piece, n);
             for (size_t j = 0; j < m; j++) y[j * y_step + r] += plain_dot(piece, x + j * x_step + i, n);
         }

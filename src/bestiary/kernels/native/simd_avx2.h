@@ -11,6 +11,8 @@ INLINE v16 v_add(v16 p, v16 q) { return EACH(_mm256_add_ps); }
 INLINE v16 v_sub(v16 p, v16 q) { return EACH(_mm256_sub_ps); }
 INLINE v16 v_mul(v16 p, v16 q) { return EACH(_mm256_mul_ps); }
 INLINE v16 v_max(v16 p, v16 q) { return EACH(_mm256_max_ps); }
+INLINE v16 v_min(v16 p, v16 q) { return EACH(_mm256_min_ps); }
+INLINE v16 v_div(v16 p, v16 q) { return EACH(_mm256_div_ps); }
 #undef EACH
 INLINE v16 v_all(float f) { return (v16){_mm256_set1_ps(f), _mm256_set1_ps(f)}; }
 INLINE v16 v_zero(void) { return v_all(0); }
@@ -19,6 +21,16 @@ INLINE void v_store(float *p, v16 v) {
     _mm256_storeu_ps(p, v.a);
     _mm256_storeu_ps(p + 8, v.b);
 }
+INLINE v16 v_round(v16 v) {
+    const int mode = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+    return (v16){_mm256_round_ps(v.a, mode), _mm256_round_ps(v.b, mode)};
+}
+INLINE __m256 eight_powers(__m256 n) {
+    __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23));
+}
+/* v * 2^n for whole n from -126 to 127. */
+INLINE v16 v_times_power(v16 v, v16 n) { return v_mul(v, (v16){eight_powers(n.a), eight_powers(n.b)}); }
 INLINE v16 v_scale(v16 v, float f) { return v_mul(v, v_all(f)); }
 INLINE v16 v_fma(v16 p, v16 q, v16 r) {
     return (v16){_mm256_fmadd_ps(p.a, q.a, r.a), _mm256_fmadd_ps(p.b, q.b, r.b)};
@@ -83,8 +95,8 @@ INLINE float half(const uint8_t *p) {
     memcpy(&bits, p, 2);
     return _cvtsh_ss(bits);
 }
-INLINE void halves(const uint8_t *p, int stride, int n, float *first, float *second) {
-    for (int i = 0; i < n; i++) {
+INLINE void halves(const uint8_t *p, size_t stride, size_t n, float *first, float *second) {
+    for (size_t i = 0; i < n; i++) {
         first[i] = half(p + i * stride);
         if (second) second[i] = half(p + i * stride + 2);
     }

@@ -12,6 +12,11 @@ INLINE v16 v_add(v16 a, v16 b) { return _mm512_add_ps(a, b); }
 INLINE v16 v_sub(v16 a, v16 b) { return _mm512_sub_ps(a, b); }
 INLINE v16 v_mul(v16 a, v16 b) { return _mm512_mul_ps(a, b); }
 INLINE v16 v_max(v16 a, v16 b) { return _mm512_max_ps(a, b); }
+INLINE v16 v_min(v16 a, v16 b) { return _mm512_min_ps(a, b); }
+INLINE v16 v_div(v16 a, v16 b) { return _mm512_div_ps(a, b); }
+INLINE v16 v_round(v16 a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT); }
+/* a * 2^n for whole n from -126 to 127. */
+INLINE v16 v_times_power(v16 a, v16 n) { return _mm512_scalef_ps(a, n); }
 INLINE v16 v_scale(v16 a, float f) { return _mm512_mul_ps(a, _mm512_set1_ps(f)); }
 INLINE v16 v_fma(v16 a, v16 b, v16 c) { return _mm512_fmadd_ps(a, b, c); }
 INLINE float v_sum(v16 v) { return _mm512_reduce_add_ps(v); }
@@ -58,12 +63,15 @@ INLINE float half(const uint8_t *p) {
     return _cvtsh_ss(bits);
 }
 
-/* The float16 at the start of each of n <= 16 blocks, and the one after it where second is not NULL. */
-INLINE void halves(const uint8_t *p, int stride, int n, float *first, float *second) {
+/* The float16 at the start of each of n blocks, and the one after it where second is not NULL. Sixteen are written at a
+ * time, up to fifteen of them past the end. */
+INLINE void halves(const uint8_t *p, size_t stride, size_t n, float *first, float *second) {
     const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    __m512i at = _mm512_mullo_epi32(lane, _mm512_set1_epi32(stride));
-    __mmask16 some = (__mmask16)((1u << n) - 1);
-    __m512i pairs = _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), some, at, p, 1);
-    v_store(first, _mm512_cvtph_ps(_mm512_cvtepi32_epi16(pairs)));
-    if (second) v_store(second, _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(pairs, 16))));
+    __m512i at = _mm512_mullo_epi32(lane, _mm512_set1_epi32((int)stride));
+    for (size_t i = 0; i < n; i += 16, p += 16 * stride) {
+        __mmask16 some = n - i < 16 ? (__mmask16)((1u << (n - i)) - 1) : 0xFFFF;
+        __m512i pairs = _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), some, at, p, 1);
+        v_store(first + i, _mm512_cvtph_ps(_mm512_cvtepi32_epi16(pairs)));
+        if (second) v_store(second + i, _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(pairs, 16))));
+    }
 }

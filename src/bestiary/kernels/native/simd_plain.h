@@ -16,6 +16,17 @@ INLINE v16 v_add(v16 a, v16 b) { EACH(a.f[i] + b.f[i]); }
 INLINE v16 v_sub(v16 a, v16 b) { EACH(a.f[i] - b.f[i]); }
 INLINE v16 v_mul(v16 a, v16 b) { EACH(a.f[i] * b.f[i]); }
 INLINE v16 v_max(v16 a, v16 b) { EACH(a.f[i] > b.f[i] ? a.f[i] : b.f[i]); }
+INLINE v16 v_min(v16 a, v16 b) { EACH(a.f[i] < b.f[i] ? a.f[i] : b.f[i]); }
+INLINE v16 v_div(v16 a, v16 b) { EACH(a.f[i] / b.f[i]); }
+INLINE v16 v_round(v16 a) { EACH(rintf(a.f[i])); }
+/* a * 2^n for whole n from -126 to 127. */
+INLINE float power(float n) {
+    uint32_t bits = (uint32_t)((int)n + 127) << 23;
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+INLINE v16 v_times_power(v16 a, v16 n) { EACH(a.f[i] * power(n.f[i])); }
 INLINE v16 v_scale(v16 a, float f) { EACH(a.f[i] * f); }
 INLINE v16 v_bytes(b16 q) { EACH((float)(int8_t)q[i]); }
 #ifdef __FP_FAST_FMAF
@@ -101,8 +112,8 @@ INLINE float bfloat(const uint8_t *p) {
 }
 INLINE v16 v_halves(const uint8_t *p) { EACH(half(p + 2 * i)); }
 INLINE v16 v_bfloats(const uint8_t *p) { EACH(bfloat(p + 2 * i)); }
-INLINE void halves(const uint8_t *p, int stride, int n, float *first, float *second) {
-    for (int i = 0; i < n; i++) {
+INLINE void halves(const uint8_t *p, size_t stride, size_t n, float *first, float *second) {
+    for (size_t i = 0; i < n; i++) {
         first[i] = half(p + i * stride);
         if (second) second[i] = half(p + i * stride + 2);
     }
