@@ -170,6 +170,7 @@ def main() -> None:
     parser.add_argument("model", nargs="?", default="smollm2", help="a .gguf file, or the default model")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=ENGINES)
     parser.add_argument("--out", type=Path, default=HERE / "results")
     options = parser.parse_args()
     options.today = datetime.datetime.now(datetime.UTC).date().isoformat()
@@ -177,7 +178,8 @@ def main() -> None:
     ids = open_tokenizer(model).encode((HERE / "text.txt").read_text(encoding="utf-8"))
     if len(ids) < PREFILL:
         raise SystemExit(f"bench/text.txt makes {len(ids)} tokens, and {PREFILL} are needed")
-    runs = [start(name, model, options.threads) for name in ENGINES]
+    wanted = [name for name in ENGINES if name in {*options.engines, "llama.cpp", EXACT}]
+    runs = [start(name, model, options.threads) for name in wanted]
     measure(runs, ids, options.rounds)
     text = report(runs, model, options)
     print(text)
