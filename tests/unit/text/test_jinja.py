@@ -149,7 +149,7 @@ ENDLESS = [
     f"{{% for i in {NUMBERS} %}}{{% if 'b' in 'a' * (1000000 + i) %}}{{% endif %}}{{% endfor %}}",
     f"{{% macro m(n) %}}{{% for i in {NUMBERS} %}}{{{{ m(n) if n else '' }}}}{{% endfor %}}{{% endmacro %}}{{{{ m(1) }}}}",
     f"{{% for i in {NUMBERS} %}}{{% for m in messages %}}{{% for j in {NUMBERS} %}}{{% endfor %}}{{% endfor %}}{{% endfor %}}",
-    f"{{% for i in {NUMBERS} if {NUMBERS} | length == 1 and {NUMBERS} | list | length == 1 %}}x{{% endfor %}}",
+    f"{{% for i in {NUMBERS} if {NUMBERS} | list | length == 1 %}}x{{% endfor %}}",
     f"{{{{ {NUMBERS} | map('string') | map('list') | map('join') | select('equalto', {NUMBERS} | sum) | list }}}}",
     (
         f"{{% set ns = namespace(x=0) %}}{{% for i in {NUMBERS} %}}{{% for j in {NUMBERS} %}}{{% set ns.x = ns.x + 1 %}}"
