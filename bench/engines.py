@@ -50,14 +50,14 @@ class Bestiary:
         import bestiary
         from bestiary import LLM
 
-        self.torch, self.version = torch, bestiary.__version__
-        self.llm = LLM(path, threads=threads)
-        self.reset()
-
-    def reset(self) -> None:
         from bestiary.context import Cache
 
+        self.torch, self.version = torch, bestiary.__version__
+        self.llm = LLM(path, threads=threads)
         self.cache, self.done = Cache.empty(self.llm.model, 1, CONTEXT), 0
+
+    def reset(self) -> None:
+        self.done = 0
 
     def take(self, ids: list[int]) -> None:
         from bestiary.context import Stream

@@ -21,7 +21,7 @@ from ..formats import FORMATS
 __all__ = ["Block", "Library", "Matrix", "Token", "about", "absence", "library"]
 
 # The signatures below belong to this number; bestiary_abi() of the library must answer it.
-_ABI = 1
+_ABI = 2
 _SWITCH = "BESTIARY_NATIVE"
 
 
@@ -56,11 +56,11 @@ class Token(ctypes.Structure):
     """The token that blocks are computed for (`token` in native/block.h)."""
 
     _fields_ = (
-        ("cos", c_void_p),
-        ("sin", c_void_p),
+        ("turns", c_void_p),
         ("keys", POINTER(c_void_p)),
         ("values", POINTER(c_void_p)),
         ("position", c_size_t),
+        ("magnitude", c_float),
     )
 
 
@@ -92,7 +92,11 @@ class Library:
         # blocks, how many, token, x, scratch, threads
         self.blocks = c.bestiary_blocks
         self.blocks.argtypes = [POINTER(Block), c_size_t, POINTER(Token), c_void_p, c_void_p, c_int]
-        self.linear.restype = self.decode.restype = self.blocks.restype = None
+        # x, weight, rows, width, eps, y, threads
+        self.rms_norm = c.bestiary_rms_norm
+        self.rms_norm.argtypes = [c_void_p, c_void_p, c_size_t, c_size_t, c_float, c_void_p, c_int]
+        for function in (self.linear, self.decode, self.blocks, self.rms_norm):
+            function.restype = None
         # blocks, how many, position, threads -> floats of scratch
         self.blocks_scratch = c.bestiary_blocks_scratch
         self.blocks_scratch.argtypes = [POINTER(Block), c_size_t, c_size_t, c_int]

@@ -10,8 +10,10 @@ does every block that the C kernels do not know.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from itertools import groupby
+from operator import is_
 from typing import cast
 
 import torch
@@ -28,13 +30,20 @@ __all__ = ["FusedBlocks", "fuse", "refusal"]
 
 # The most channels of a head that the C code has room for (MOST_DIM in kernels/native/native.h).
 _MOST_DIM = 256
+# Elements that one thread norms sooner than two can be told to.
+_SMALL = 1 << 14
 
 
 def fuse(model: Stack) -> int:
     """Let the C kernels compute every block they can for one token at a time; return how many they can.
 
-    Call it when the weights are in place. `refusal` says why a block is left as it is.
+    RMSNorms become native ones, for any number of tokens. Call it when the weights are in place. `refusal`
+    says why a block is left as it is.
     """
+    for path, module in list(model.named_modules()):
+        if type(module) is nn.RMSNorm and module.eps is not None:
+            parent, _, name = path.rpartition(".")
+            setattr(model.get_submodule(parent), name, FusedRMSNorm(module))
     model.layers = FusedBlocks(model.layers)
     return sum(refusal(block) is None for block in model.layers)
 
@@ -65,7 +74,7 @@ def _attention_refusal(attn: Attention) -> str | None:
 
 
 def _norm_refusal(norm: nn.Module) -> str | None:
-    if type(norm) is not nn.RMSNorm or norm.eps is None:
+    if not isinstance(norm, nn.RMSNorm) or type(norm) not in (nn.RMSNorm, FusedRMSNorm) or norm.eps is None:
         return f"{type(norm).__name__} has no C kernel"
     return _tensor_refusal(norm.weight, torch.float32)
 
@@ -108,6 +117,33 @@ def _sizes_refusal(block: PreNorm) -> str | None:
 def _linears(block: PreNorm) -> tuple[nn.Module, ...]:
     attn, mlp = cast(Attention, block.attn), cast(GatedMLP, block.mlp)
     return attn.q, attn.k, attn.v, attn.o, mlp.gate, mlp.up, mlp.down
+
+
+class FusedRMSNorm(nn.RMSNorm):
+    """nn.RMSNorm in one pass over memory, in float32 on a CPU, outside of autograd."""
+
+    def __init__(self, norm: nn.RMSNorm) -> None:
+        with torch.device("meta"):  # its own weight is about to be replaced
+            super().__init__(norm.normalized_shape, norm.eps)
+        self.weight = norm.weight
+        self.train(norm.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight
+        if (
+            torch.is_grad_enabled()
+            or torch.compiler.is_compiling()
+            or not (x.dtype == weight.dtype == torch.float32 and x.is_cpu and weight.is_cpu)
+            or not (x.is_contiguous() and weight.is_contiguous() and x.shape[-1] == weight.shape[0])
+            or native.absence() is not None
+        ):
+            return super().forward(x)
+        out = torch.empty_like(x)
+        rows, width = x.numel() // len(weight), len(weight)
+        threads = torch.get_num_threads() if x.numel() > _SMALL else 1
+        addresses = x.data_ptr(), weight.data_ptr(), rows, width, self.eps, out.data_ptr()
+        native.library().rms_norm(*addresses, threads)
+        return out
 
 
 class FusedBlocks(Blocks):
@@ -180,30 +216,50 @@ class _Run:
 
     def __init__(self, modules: tuple[nn.Module, ...], blocks: ctypes.Array[native.Block] | None) -> None:
         self.modules, self.blocks = modules, blocks
+        self._cache: Callable[[], Cache | None] = lambda: None
+        self._turns: Tensor | None = None
 
     def takes(self, x: Tensor, cache: Cache) -> bool:
         """Tell whether x and the cache are what C will take them for."""
         if self.blocks is None or x.shape[2] != self.blocks[0].o.rows:
             return False
-        tensors, count = self._cached(cache), 2 * len(self.modules)
-        shape = (1, cache.capacity, self.blocks[0].kv_heads, self.blocks[0].dim)
-        plain = (t.dtype == torch.float32 and t.is_cpu and t.is_contiguous() for t in tensors)
-        return len(tensors) == count and all(t.shape == shape for t in tensors) and all(plain)
+        tensors = self._cached(cache)
+        size = cache.capacity * self.blocks[0].kv_heads * self.blocks[0].dim * 4
+        if len(tensors) != 2 * len(self.modules) or any(t.nbytes != size for t in tensors):
+            return False
+        # The rest cannot change while a cache lives; looking at it takes longer than one matrix.
+        if self._cache() is not cache:
+            shape = (1, cache.capacity, self.blocks[0].kv_heads, self.blocks[0].dim)
+            plain = (t.dtype == torch.float32 and t.is_cpu and t.is_contiguous() for t in tensors)
+            if not all(plain) or any(t.shape != shape for t in tensors):
+                return False
+            self._cache = weakref.ref(cache)
+        return True
 
     def compute(self, x: Tensor, ctx: Stream) -> Tensor:
         """Return x after these blocks, their keys and values appended to the cache."""
         library, threads, count = native.library(), torch.get_num_threads(), len(self.modules)
         addresses = [tensor.data_ptr() for tensor in self._cached(ctx.cache)]
         array = ctypes.c_void_p * count
-        token = native.Token(None, None, array(*addresses[:count]), array(*addresses[count:]), ctx.start)
-        position = self._attn.position
-        if isinstance(position, Rotary):
-            cos, sin = (angle.contiguous() for angle in ctx.once(position, lambda: position.angles(ctx)))
-            token.cos, token.sin = cos.data_ptr(), sin.data_ptr()
+        keys, values = array(*addresses[:count]), array(*addresses[count:])
+        turns, magnitude = self._rotation(ctx)
+        token = native.Token(turns.data_ptr(), keys, values, ctx.start, magnitude)
         scratch = x.new_empty(library.blocks_scratch(self.blocks, count, ctx.start, threads))
         out = x.clone(memory_format=torch.contiguous_format)
         library.blocks(self.blocks, count, token, out.data_ptr(), scratch.data_ptr(), threads)
         return out
+
+    def _rotation(self, ctx: Stream) -> tuple[Tensor, float]:
+        """Return radians a position (turned / 2,) and the factor on what was turned."""
+        rotary = self._attn.position
+        if not isinstance(rotary, Rotary):
+            return torch.empty(0), 1.0
+        turns = self._turns
+        if turns is None:
+            turns = rotary.frequencies(rotary.dim, rotary.base, ctx)
+            if turns.ndim == 1:  # the same at every position and length
+                self._turns = turns
+        return turns.contiguous(), rotary.frequencies.magnitude
 
     @property
     def _attn(self) -> Attention:
@@ -241,16 +297,17 @@ class _Plan:
     def __init__(self, blocks: Blocks) -> None:
         self.runs = list(_runs(blocks))
         self._blocks = tuple(blocks)
-        self._parts = [
-            (cast(dict[str, object], holder), name, part)
-            for module in blocks.modules()
-            for holder in (module._modules, module._parameters, module._buffers)
-            for name, part in holder.items()
-        ]
+        self._holders, self._names, self._parts = list[dict[str, object]](), list[str](), list[object]()
+        for module in blocks.modules():
+            for holder in (module._modules, module._parameters, module._buffers):
+                self._holders += [cast(dict[str, object], holder)] * len(holder)
+                self._names += holder.keys()
+                self._parts += holder.values()
 
     def current(self) -> bool:
         """Tell whether every module and tensor below the blocks is still the one that was described."""
-        return all(holder.get(name) is part for holder, name, part in self._parts)
+        # Without a loop of Python's own: there are about thirty a block, and this runs for every token.
+        return all(map(is_, map(dict.get, self._holders, self._names), self._parts))
 
     def watched(self) -> bool:
         """Tell whether a hook waits for one of the blocks to be called."""

@@ -1,13 +1,12 @@
 /* What Python calls through ctypes, with block.c and threads.c. Shapes and bounds are checked there; here everything is
  * trusted.
  */
-#include "native.h"
+#include "shares.h"
 
-#include <stdatomic.h>
 #include <string.h>
 
 /* Raised whenever a signature changes, so that a stale library is refused instead of misread. */
-PUBLIC int bestiary_abi(void) { return 1; }
+PUBLIC int bestiary_abi(void) { return 2; }
 
 static const isa *chosen;
 
@@ -58,42 +57,60 @@ typedef struct {
     const uint8_t *w;
     const float *x, *bias;
     float *y;
-    size_t rows, columns, row_bytes, m, share;
-    _Atomic size_t next;
+    size_t rows, columns, row_bytes, m;
+    ranges of[MOST_THREADS];
 } product;
 
-static size_t minimum(size_t a, size_t b) { return a < b ? a : b; }
-
 static void some_products(void *job, int id, int count) {
-    (void)id, (void)count;
     product *p = job;
-    for (size_t start; (start = atomic_fetch_add(&p->next, p->share)) < p->rows;) {
-        size_t n = minimum(p->share, p->rows - start);
-        p->fmt->dot(p->w + start * p->row_bytes, p->row_bytes, n, p->columns, p->x, p->columns, p->m, p->y + start,
-                    p->rows);
-        for (size_t j = 0; j < p->m && p->bias; j++)
-            for (size_t r = start; r < start + n; r++) p->y[j * p->rows + r] += p->bias[r];
+    dealer d = deal(p->of, 0, p->rows, ROWS, id, count);
+    for (size_t r, n; (n = next_share(&d, &r));) {
+        float *y = p->y + r;
+        p->fmt->dot(p->w + r * p->row_bytes, p->row_bytes, n, p->columns, p->x, p->columns, p->m, y, p->rows);
+        for (size_t j = 0; j < p->m && p->bias; j++, y += p->rows)
+            for (size_t i = 0; i < n; i++) y[i] += p->bias[r + i];
     }
 }
 
 /* y (m, rows) = x (m, columns) times the transpose of w (rows, columns), plus bias (rows) unless it is NULL. */
 PUBLIC void bestiary_linear(int fmt, const uint8_t *w, size_t rows, size_t row_bytes, size_t columns, const float *x,
                             size_t m, const float *bias, float *y, int threads) {
-    product p = {&best_isa()->formats[fmt], w, x, bias, y, rows, columns, row_bytes, m, share_of(rows, threads), 0};
+    product p = {&best_isa()->formats[fmt], w, x, bias, y, rows, columns, row_bytes, m, {{{0}}}};
     parallel(threads, some_products, &p);
 }
 
 static void some_decoding(void *job, int id, int count) {
-    (void)id, (void)count;
     product *p = job;
-    for (size_t start; (start = atomic_fetch_add(&p->next, p->share)) < p->rows;)
-        for (size_t r = start; r < minimum(start + p->share, p->rows); r++)
-            p->fmt->decode(p->w + r * p->row_bytes, p->y + r * p->columns, p->columns);
+    dealer d = deal(p->of, 0, p->rows, ROWS, id, count);
+    for (size_t r, n; (n = next_share(&d, &r));)
+        for (size_t i = r; i < r + n; i++) p->fmt->decode(p->w + i * p->row_bytes, p->y + i * p->columns, p->columns);
 }
 
 /* y (rows, columns) = the decoded rows. */
 PUBLIC void bestiary_decode(int fmt, const uint8_t *w, size_t rows, size_t row_bytes, size_t columns, float *y,
                             int threads) {
-    product p = {&best_isa()->formats[fmt], w, NULL, NULL, y, rows, columns, row_bytes, 0, share_of(rows, threads), 0};
+    product p = {&best_isa()->formats[fmt], w, NULL, NULL, y, rows, columns, row_bytes, 0, {{{0}}}};
     parallel(threads, some_decoding, &p);
+}
+
+typedef struct {
+    const float *x, *weight;
+    float *y, eps;
+    size_t rows, width;
+    ranges of[MOST_THREADS];
+} norming;
+
+static void some_norms(void *job, int id, int count) {
+    norming *p = job;
+    dealer d = deal(p->of, 0, p->rows, ROWS, id, count);
+    for (size_t r, n; (n = next_share(&d, &r));)
+        for (size_t i = r * p->width; i < (r + n) * p->width; i += p->width)
+            best_isa()->norm(p->x + i, p->weight, p->width, p->eps, p->y + i);
+}
+
+/* y (rows, width) = the rows of x divided by their root mean square, times weight (width). */
+PUBLIC void bestiary_rms_norm(const float *x, const float *weight, size_t rows, size_t width, float eps, float *y,
+                              int threads) {
+    norming p = {x, weight, y, eps, rows, width, {{{0}}}};
+    parallel(threads, some_norms, &p);
 }

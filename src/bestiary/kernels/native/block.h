@@ -22,12 +22,14 @@ typedef struct {
     float attn_eps, mlp_eps, scale;
 } block;
 
-/* The token: cos and sin (turned / 2) of its angles, its position, and each block's keys and values, of shape
- * (positions, kv_heads, dim). `position` of them are there; this token's are appended. */
+/* The token: its position, the radians by which each pair of channels turns a position (turned / 2) and a factor on what
+ * was turned; and each block's keys and values, of shape (positions, kv_heads, dim). `position` of them are there, this
+ * token's are appended. */
 typedef struct {
-    const float *cos, *sin;
+    const float *turns;
     float *const *keys, *const *values;
     size_t position;
+    float magnitude;
 } token;
 
 #endif

@@ -25,7 +25,7 @@ typedef struct {
     dot_fn *dot;
 } format;
 
-enum { FORMATS = 15, PIECE_KEYS = 128, MOST_DIM = 256 };
+enum { FORMATS = 15, PIECE_KEYS = 128, MOST_DIM = 256, MOST_THREADS = 64 };
 
 /* See vector.h for these. */
 typedef void norm_fn(const float *x, const float *weight, size_t n, float eps, float *y);
@@ -50,15 +50,8 @@ extern const isa isa_avx2, isa_avx512;
 /* The best that this processor runs. */
 const isa *best_isa(void);
 
-/* Run work(job, id, count) on `threads` threads at most; id counts from 0 to count - 1. See threads.c. */
+/* Run work(job, id, count) on `threads` or MOST_THREADS threads at most, id from 0 to count - 1. See threads.c. */
 typedef void work_fn(void *job, int id, int count);
 void parallel(int threads, work_fn *work, void *job);
-
-/* Rows are dealt out in shares to whichever thread is free: on a busy machine one core can be much slower than the
- * next, and the slowest decides. About eight shares a thread, of a multiple of four rows. */
-static inline size_t share_of(size_t rows, int threads) {
-    size_t share = rows / (8 * (size_t)threads);
-    return ((share < 8 ? 8 : share) + 3) & ~(size_t)3;
-}
 
 #endif

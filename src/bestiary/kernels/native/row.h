@@ -13,8 +13,6 @@
 /* Scales of a block, and floats for the scales of `blocks` blocks. */
 #define SCALES (BLOCK == 32 ? 1 : 16)
 #define ROOM(blocks) ((blocks) * SCALES + 16)
-/* A super-block's groups are unrolled, so that the shifts in its F_group are constants. */
-#define UNROLL _Pragma("GCC unroll 8")
 
 /* A row is taken in pieces of this many blocks, for their scales to have room in the first-level cache. */
 enum { OF(_piece) = PIECE / BLOCK };
@@ -25,7 +23,8 @@ static void OF(_decode)(const uint8_t *row, float *dst, size_t columns) {
         size_t n = left < OF(_piece) ? left : OF(_piece);
         OF(_open)(row, n, s, o);
         for (size_t b = 0; b < n; b++, row += BYTES) {
-            UNROLL
+            /* Unrolled, so that the shifts in F_group are constants. */
+            UNROLL(8)
             for (size_t g = 0; g < BLOCK / 32; g++, dst += 32) {
                 v16 w0, w1;
                 OF(_group)(row, g, s + b * SCALES, o + b * SCALES, &w0, &w1);
@@ -38,73 +37,84 @@ static void OF(_decode)(const uint8_t *row, float *dst, size_t columns) {
 }
 
 #ifndef ISA_PLAIN
-/* y[j][r] += products of one or two rows of `blocks` blocks, opened at s and o, with up to MOST_VECTORS vectors. `rows`
- * and `m` are constants where this is inlined. */
+/* y[j][r] += products of a few rows of `blocks` blocks, opened at s and o, with a few vectors. `rows` and `m` are
+ * constants where this is inlined; rows * m is MOST_VECTORS at most. */
 INLINE void OF(_few)(const uint8_t *w, size_t row_bytes, const size_t rows, size_t blocks, const float *s,
                      const float *o, const float *x, size_t x_step, const size_t m, float *y, size_t y_step) {
-    v16 sums[2][MOST_VECTORS][2];
-    for (size_t r = 0; r < rows; r++)
-        for (size_t j = 0; j < m; j++) sums[r][j][0] = sums[r][j][1] = v_zero();
+    v16 sums[MOST_VECTORS][2];
+    for (size_t i = 0; i < rows * m; i++) sums[i][0] = sums[i][1] = v_zero();
     for (size_t b = 0; b < blocks; b++) {
-        UNROLL
+        UNROLL(8)
         for (size_t g = 0; g < BLOCK / 32; g++, x += 32)
             for (size_t r = 0; r < rows; r++) {
                 size_t at = (r * blocks + b) * SCALES;
                 v16 w0, w1;
                 OF(_group)(w + r * row_bytes + b * BYTES, g, s + at, o + at, &w0, &w1);
                 for (size_t j = 0; j < m; j++) {
-                    sums[r][j][0] = v_fma(w0, v_load(x + j * x_step), sums[r][j][0]);
-                    sums[r][j][1] = v_fma(w1, v_load(x + j * x_step + 16), sums[r][j][1]);
+                    v16 *sum = sums[j * rows + r];
+                    sum[0] = v_fma(w0, v_load(x + j * x_step), sum[0]);
+                    sum[1] = v_fma(w1, v_load(x + j * x_step + 16), sum[1]);
                 }
             }
     }
-    for (size_t r = 0; r < rows; r++)
-        for (size_t j = 0; j < m; j++) y[j * y_step + r] += v_sum(v_add(sums[r][j][0], sums[r][j][1]));
+    v16 whole[MOST_VECTORS];
+    for (size_t i = 0; i < rows * m; i++) whole[i] = v_add(sums[i][0], sums[i][1]);
+    if (rows == 4 && m == 1) v_sum4(whole, y);
+    else
+        for (size_t i = 0; i < rows * m; i++) y[i / rows * y_step + i % rows] += v_sum(whole[i]);
 }
 
-/* Ask for the bytes that come AHEAD bytes after these rows, into the second-level cache. Processors foresee the next
- * lines, but not the next page. */
-INLINE void OF(_foresee)(const uint8_t *w, size_t bytes) {
-    for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(w + AHEAD + i, 0, 2);
+/* Read the scales of a strip of n rows. */
+INLINE void OF(_open_rows)(const uint8_t *w, size_t row_bytes, size_t n, size_t blocks, float *s, float *o) {
+    if (row_bytes == blocks * BYTES) {
+        OF(_open)(w, n * blocks, s, o);
+        return;
+    }
+    for (size_t i = 0; i < n; i++, w += row_bytes, s += blocks * SCALES, o += blocks * SCALES) OF(_open)(w, blocks, s, o);
+}
+
+/* A strip of rows times m vectors. */
+INLINE void OF(_strip)(const uint8_t *w, size_t row_bytes, size_t rows, size_t blocks, const float *s, const float *o,
+                       const float *x, size_t x_step, size_t m, float *y, size_t y_step) {
+    for (size_t j = 0, k; j < m; j += k, x += k * x_step, y += k * y_step) {
+        k = m - j >= MOST_VECTORS ? MOST_VECTORS : m - j >= 4 ? 4 : m - j;
+        for (size_t r = 0, n; r < rows; r += n) {
+            n = k == 1 && rows - r >= MOST_ROWS ? MOST_ROWS : k == 2 && rows - r >= 2 ? 2 : 1;
+            const uint8_t *p = w + r * row_bytes;
+            /* What comes AHEAD bytes later is asked for, into the second-level cache: processors foresee the next lines,
+             * but not the next page. */
+            for (size_t i = 0; i < n * blocks * BYTES && j == 0; i += 256)
+                for (size_t line = 0; line < 256; line += 64) __builtin_prefetch(p + AHEAD + i + line, 0, 2);
+#define FEW(N, K) \
+    if (n == N && k == K) \
+    OF(_few)(p, row_bytes, N, blocks, s + r * blocks * SCALES, o + r * blocks * SCALES, x, x_step, K, y + r, y_step)
+            FEW(MOST_ROWS, 1);
+            FEW(2, 2);
+            FEW(1, 1);
+            FEW(1, 2);
+            FEW(1, 3);
+            FEW(1, 4);
+            FEW(1, 8);
+#undef FEW
+        }
+    }
 }
 
 static void OF(_dot)(const uint8_t *w, size_t row_bytes, size_t rows, size_t columns, const float *x, size_t x_step,
                      size_t m, float *y, size_t y_step) {
-    float s[ROOM(2 * PIECE / BLOCK)], o[ROOM(2 * PIECE / BLOCK)];
+    float s[2][ROOM(MOST_ROWS * PIECE / BLOCK)], o[2][ROOM(MOST_ROWS * PIECE / BLOCK)];
     for (size_t j = 0; j < m; j++) memset(y + j * y_step, 0, rows * sizeof *y);
     for (size_t left = columns / BLOCK, blocks; left; left -= blocks, w += blocks * BYTES, x += blocks * BLOCK) {
         blocks = left < OF(_piece) ? left : OF(_piece);
-        /* The scales of a strip of rows are read together: of two rows, or of more when they are short. */
-        size_t strip = STRIP / BLOCK / blocks / 2 * 2;
-        strip = strip < 2 ? 2 : strip;
-        for (size_t r = 0, n; r < rows; r += n) {
-            const uint8_t *p = w + r * row_bytes;
+        size_t strip = STRIP / BLOCK / blocks / MOST_ROWS * MOST_ROWS, n = 0;
+        strip = strip < MOST_ROWS ? MOST_ROWS : strip;
+        OF(_open_rows)(w, row_bytes, rows < strip ? rows : strip, blocks, s[0], o[0]);
+        for (size_t r = 0, turn = 0; r < rows; r += n, turn ^= 1) {
             n = rows - r < strip ? rows - r : strip;
-            if (row_bytes == blocks * BYTES) OF(_open)(p, n * blocks, s, o);
-            else
-                for (size_t i = 0; i < n; i++)
-                    OF(_open)(p + i * row_bytes, blocks, s + i * blocks * SCALES, o + i * blocks * SCALES);
-            for (size_t j = 0, k; j < m; j += k) {
-                k = m - j >= MOST_VECTORS ? MOST_VECTORS : m - j >= 4 ? 4 : m - j;
-                const float *xj = x + j * x_step;
-                for (size_t i = 0, two; i < n; i += two) {
-                    two = k < 3 && n - i > 1 ? 2 : 1;
-                    const uint8_t *row = p + i * row_bytes;
-                    const float *si = s + i * blocks * SCALES, *oi = o + i * blocks * SCALES;
-                    float *out = y + j * y_step + r + i;
-                    if (j == 0) OF(_foresee)(row, two * blocks * BYTES);
-#define FEW(N, K) \
-    if (two == N && k == K) OF(_few)(row, row_bytes, N, blocks, si, oi, xj, x_step, K, out, y_step)
-                    FEW(2, 1);
-                    FEW(2, 2);
-                    FEW(1, 1);
-                    FEW(1, 2);
-                    FEW(1, 3);
-                    FEW(1, 4);
-                    FEW(1, 8);
-#undef FEW
-                }
-            }
+            /* The next strip's scales are read before this one is computed, which hides how long that takes. */
+            size_t next = rows - r - n < strip ? rows - r - n : strip;
+            OF(_open_rows)(w + (r + n) * row_bytes, row_bytes, next, blocks, s[turn ^ 1], o[turn ^ 1]);
+            OF(_strip)(w + r * row_bytes, row_bytes, n, blocks, s[turn], o[turn], x, x_step, m, y + r, y_step);
         }
     }
 }
@@ -117,7 +127,6 @@ static void OF(_dot)(const uint8_t *w, size_t row_bytes, size_t rows, size_t col
 
 #undef ROOM
 #undef SCALES
-#undef UNROLL
 #undef F
 #undef BLOCK
 #undef BYTES

@@ -7,7 +7,7 @@
 
 /* Columns that are taken at a time, elements in a strip of rows, and how many bytes ahead weights are asked for: of 1,
  * 2, 4 and 8 KiB, 4 was the fastest (Sapphire Rapids, Q4_1 from memory: 16 billion weights a second against 11 to 14). */
-enum { PIECE = 8192, STRIP = 4096, AHEAD = 4096 };
+enum { PIECE = 4096, STRIP = 4096, AHEAD = 4096 };
 
 #define F q4_0
 #define BLOCK 32

@@ -15,6 +15,8 @@
 #include <string.h>
 
 #define INLINE static inline __attribute__((always_inline, unused))
+#define PRAGMA(text) _Pragma(#text)
+#define UNROLL(n) PRAGMA(GCC unroll n)
 
 typedef uint8_t b16 __attribute__((vector_size(16)));
 typedef uint8_t b32 __attribute__((vector_size(32)));

@@ -4,7 +4,7 @@
 typedef struct {
     __m256 a, b;
 } v16;
-enum { MOST_VECTORS = 4 };
+enum { MOST_VECTORS = 4, MOST_ROWS = 2 };
 
 #define EACH(call) ((v16){call(p.a, q.a), call(p.b, q.b)})
 INLINE v16 v_add(v16 p, v16 q) { return EACH(_mm256_add_ps); }
@@ -40,6 +40,9 @@ INLINE float v_sum(v16 v) {
     __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
     __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+INLINE void v_sum4(const v16 *v, float *out) {
+    for (int i = 0; i < 4; i++) out[i] += v_sum(v[i]);
 }
 INLINE float v_top(v16 v) {
     __m256 eight = _mm256_max_ps(v.a, v.b);

@@ -2,7 +2,7 @@
 #include <immintrin.h>
 
 typedef __m512 v16;
-enum { MOST_VECTORS = 8 }; /* sixteen of 32 registers hold sums */
+enum { MOST_VECTORS = 8, MOST_ROWS = 4 }; /* of 32 registers at most sixteen hold sums */
 
 INLINE v16 v_zero(void) { return _mm512_setzero_ps(); }
 INLINE v16 v_all(float f) { return _mm512_set1_ps(f); }
@@ -19,7 +19,23 @@ INLINE v16 v_round(v16 a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST
 INLINE v16 v_times_power(v16 a, v16 n) { return _mm512_scalef_ps(a, n); }
 INLINE v16 v_scale(v16 a, float f) { return _mm512_mul_ps(a, _mm512_set1_ps(f)); }
 INLINE v16 v_fma(v16 a, v16 b, v16 c) { return _mm512_fmadd_ps(a, b, c); }
-INLINE float v_sum(v16 v) { return _mm512_reduce_add_ps(v); }
+/* In the order of v_sum4: a row's sum is the same alone as among four. */
+INLINE float v_sum(v16 v) {
+    v = _mm512_add_ps(v, _mm512_shuffle_ps(v, v, 0x4E));
+    v = _mm512_add_ps(v, _mm512_shuffle_ps(v, v, 0xB1));
+    __m256 two = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+    return _mm_cvtss_f32(_mm_add_ss(_mm256_castps256_ps128(two), _mm256_extractf128_ps(two, 1)));
+}
+/* out[i] += the sum of v[i], for four: in a third of the steps that four times v_sum takes. */
+INLINE void v_sum4(const v16 *v, float *out) {
+    __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(v[0], v[1]), _mm512_unpackhi_ps(v[0], v[1]));
+    __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(v[2], v[3]), _mm512_unpackhi_ps(v[2], v[3]));
+    __m512 low = _mm512_shuffle_ps(ab, cd, 0x44), high = _mm512_shuffle_ps(ab, cd, 0xEE);
+    __m512 lanes = _mm512_add_ps(low, high); /* a, b, c, d in each quarter */
+    __m256 two = _mm256_add_ps(_mm512_castps512_ps256(lanes), _mm512_extractf32x8_ps(lanes, 1));
+    __m128 one = _mm_add_ps(_mm256_castps256_ps128(two), _mm256_extractf128_ps(two, 1));
+    _mm_storeu_ps(out, _mm_add_ps(_mm_loadu_ps(out), one));
+}
 INLINE float v_top(v16 v) { return _mm512_reduce_max_ps(v); }
 
 /* Sixteen signed bytes as floats. */
@@ -63,15 +79,37 @@ INLINE float half(const uint8_t *p) {
     return _cvtsh_ss(bits);
 }
 
+/* The words (two bytes) that stand `stride` bytes apart from p on, sixteen of them, and in *next those that follow each.
+ * A gather would take a cycle an element; this takes one a register that is looked at, since stride is a constant. */
+INLINE __m256i words(const uint8_t *p, const size_t stride, __m256i *next) {
+    typedef uint16_t u16x32 __attribute__((vector_size(64)));
+    const u16x32 lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15,
+                         0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    const u16x32 upper = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+    __m512i at = (__m512i)(lane * (uint16_t)(stride / 2) + upper), found = _mm512_setzero_si512();
+    UNROLL(16)
+    for (size_t i = 0; i < (16 * stride + 63) / 64; i++) {
+        __mmask32 here = 0;
+        for (size_t e = 0; e < 32; e++) here |= (__mmask32)((e % 16 * stride + 2 * (e / 16)) / 64 == i) << e;
+        size_t left = 16 * stride - 64 * i;
+        __mmask32 inside = left < 64 ? (__mmask32)((1ull << left / 2) - 1) : ~(__mmask32)0;
+        __m512i some = _mm512_maskz_loadu_epi16(inside, p + 64 * i);
+        found = _mm512_mask_permutexvar_epi16(found, here, at, some);
+    }
+    *next = _mm512_extracti64x4_epi64(found, 1);
+    return _mm512_castsi512_si256(found);
+}
+
 /* The float16 at the start of each of n blocks, and the one after it where second is not NULL. Sixteen are written at a
  * time, up to fifteen of them past the end. */
-INLINE void halves(const uint8_t *p, size_t stride, size_t n, float *first, float *second) {
-    const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    __m512i at = _mm512_mullo_epi32(lane, _mm512_set1_epi32((int)stride));
-    for (size_t i = 0; i < n; i += 16, p += 16 * stride) {
-        __mmask16 some = n - i < 16 ? (__mmask16)((1u << (n - i)) - 1) : 0xFFFF;
-        __m512i pairs = _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), some, at, p, 1);
-        v_store(first + i, _mm512_cvtph_ps(_mm512_cvtepi32_epi16(pairs)));
-        if (second) v_store(second + i, _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(pairs, 16))));
+INLINE void halves(const uint8_t *p, const size_t stride, size_t n, float *first, float *second) {
+    size_t i = 0;
+    for (__m256i next; i + 16 <= n; i += 16, p += 16 * stride) {
+        v_store(first + i, _mm512_cvtph_ps(words(p, stride, &next)));
+        if (second) v_store(second + i, _mm512_cvtph_ps(next));
+    }
+    for (; i < n; i++, p += stride) {
+        first[i] = half(p);
+        if (second) second[i] = half(p + 2);
     }
 }

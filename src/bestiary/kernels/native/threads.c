@@ -34,8 +34,6 @@ static void in_team(void *data) {
 
 /* Our own pool: workers wait for the round to change. One job at a time; who finds the pool busy works alone. */
 
-enum { MOST = 64 };
-
 static struct {
     pthread_mutex_t lock, busy;
     pthread_cond_t start, done;
@@ -112,7 +110,7 @@ static void in_pool(int threads, work_fn *work, void *job) {
 }
 
 void parallel(int threads, work_fn *work, void *job) {
-    threads = threads < MOST ? threads : MOST;
+    threads = threads < MOST_THREADS ? threads : MOST_THREADS;
     if (threads < 2) {
         work(job, 0, 1);
     } else if (gomp_parallel) {
