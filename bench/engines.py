@@ -49,7 +49,6 @@ class Bestiary:
 
         import bestiary
         from bestiary import LLM
-
         from bestiary.context import Cache
 
         self.torch, self.version = torch, bestiary.__version__
