@@ -117,7 +117,9 @@ def _usable(path: Path, name: str) -> Path:
         raise HubError(f"{path} is neither a regular file nor a folder")
     files = cache.weight_files(path)
     if not files:
-        raise HubError(f"{path} holds no weights: no file ends in {', '.join(cache.WEIGHTS)}")
+        raise HubError(
+            f"{path} holds no weights: no file ends in {', '.join(cache.WEIGHTS)}; name a model's own folder"
+        )
     if missing := cache.missing_shard(files):
         raise HubError(f"{path} lacks a part of its weights: {missing}")
     return _one(files, path, name, str)

@@ -21,6 +21,7 @@ from ..text.chat import ChatTemplate, open_template
 from ..text.tokenizer import Tokenizer, open_tokenizer
 from . import threads as cores
 from .generate import Chunk, FinishReason, Session, Vocabulary, generate
+from .memory import keep_freed
 from .params import SamplingParams, show
 from .sample import Logprob
 
@@ -102,6 +103,7 @@ class LLM:
         place, count = _device(device), cores.checked(threads)
         self.path = hub.resolve(fspath(model))
         torch.set_num_threads(count)
+        keep_freed()
         # The small files first: what is wrong with them is said before gigabytes are read.
         self.tokenizer: Tokenizer = open_tokenizer(self.path)
         self.template = _template(chat_template, self.path, self.tokenizer)
