@@ -87,11 +87,17 @@ def make(name: str, folder: Path, *, seed: int = 0) -> Any:
     config = getattr(transformers, kind)(**{**SIZES, **changes})
     config._attn_implementation = "eager"
     torch.manual_seed(seed)
-    model = transformers.AutoModelForCausalLM.from_config(config).float().eval()
+    model = randomise(transformers.AutoModelForCausalLM.from_config(config).float().eval(), 0.2)
+    model.save_pretrained(folder)
+    return model
+
+
+def randomise(model: Any, spread: float) -> Any:
+    """Fill a model with weights large enough that a wrong layout moves logits by whole units; return it.
+
+    Norms are spread around one instead of all ones.
+    """
     with torch.no_grad():
         for path, p in model.named_parameters():
-            # Weights large enough that a wrong layout moves logits by whole units, norms that are not all
-            # ones.
-            torch.nn.init.normal_(p, 1.0 if "norm" in path else 0.0, 0.2)
-    model.save_pretrained(folder)
+            torch.nn.init.normal_(p, 1.0 if "norm" in path else 0.0, spread)
     return model

@@ -23,7 +23,6 @@ from .files.safetensors import write
 from .formats import FORMATS
 from .models import Decoder
 from .quant.linear import PackedEmbedding, PackedLinear
-from .swap import swap
 from .tensors import Match, Rules, match, published_name, some
 
 # Bytes done, bytes in all: called as the weights are taken in.
@@ -256,7 +255,7 @@ def _place(
         return
     packed = _packed(owner, entry, dtype)
     packed.weight = value
-    swap(model, path.replace(".", r"\."), lambda _: packed)
+    model.set_submodule(path, packed)
 
 
 def _packed(owner: nn.Module, entry: Entry, dtype: torch.dtype) -> PackedLinear | PackedEmbedding:

@@ -21,6 +21,5 @@ def swap(model: nn.Module, where: str, make: Callable[[nn.Module], nn.Module]) -
         some = ", ".join(path for path, _ in list(model.named_modules())[1:4])
         raise RequestError(f"no module's path matches {where!r}; paths look like {some}")
     for path, module in hits:
-        parent, _, name = path.rpartition(".")
-        setattr(model.get_submodule(parent), name, make(module))
+        model.set_submodule(path, make(module))
     return len(hits)

@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from itertools import groupby
 from operator import is_
-from typing import cast
+from typing import TypeGuard, cast
 
 import torch
 import torch.nn.functional as F
@@ -41,9 +41,8 @@ def fuse(model: Stack) -> int:
     says why a block is left as it is.
     """
     for path, module in list(model.named_modules()):
-        if type(module) is nn.RMSNorm and module.eps is not None:
-            parent, _, name = path.rpartition(".")
-            setattr(model.get_submodule(parent), name, FusedRMSNorm(module))
+        if _is_rms_norm(module):
+            model.set_submodule(path, FusedRMSNorm(module))
     model.layers = FusedBlocks(model.layers)
     return sum(refusal(block) is None for block in model.layers)
 
@@ -74,9 +73,17 @@ def _attention_refusal(attn: Attention) -> str | None:
 
 
 def _norm_refusal(norm: nn.Module) -> str | None:
-    if not isinstance(norm, nn.RMSNorm) or type(norm) not in (nn.RMSNorm, FusedRMSNorm) or norm.eps is None:
+    if not _is_rms_norm(norm):
         return f"{type(norm).__name__} has no C kernel"
     return _tensor_refusal(norm.weight, torch.float32)
+
+
+def _is_rms_norm(norm: nn.Module) -> TypeGuard[nn.RMSNorm]:
+    """Tell whether it is the one norm that C knows: over the last channels alone, with a weight."""
+    if type(norm) not in (nn.RMSNorm, FusedRMSNorm):
+        return False
+    plain = cast(nn.RMSNorm, norm)
+    return plain.eps is not None and plain.elementwise_affine and len(plain.normalized_shape) == 1
 
 
 def _linear_refusal(linear: nn.Module) -> str | None:
@@ -134,7 +141,7 @@ class FusedRMSNorm(nn.RMSNorm):
             torch.is_grad_enabled()
             or torch.compiler.is_compiling()
             or not (x.dtype == weight.dtype == torch.float32 and x.is_cpu and weight.is_cpu)
-            or not (x.is_contiguous() and weight.is_contiguous() and x.shape[-1] == weight.shape[0])
+            or not (x.is_contiguous() and weight.is_contiguous() and x.shape[-1:] == weight.shape)
             or native.absence() is not None
         ):
             return super().forward(x)
@@ -217,6 +224,7 @@ class _Run:
     def __init__(self, modules: tuple[nn.Module, ...], blocks: ctypes.Array[native.Block] | None) -> None:
         self.modules, self.blocks = modules, blocks
         self._cache: Callable[[], Cache | None] = lambda: None
+        self._addresses: list[int] = []  # of the cache's keys, then of its values
         self._turns: Tensor | None = None
 
     def takes(self, x: Tensor, cache: Cache) -> bool:
@@ -224,24 +232,24 @@ class _Run:
         if self.blocks is None or x.shape[2] != self.blocks[0].o.rows:
             return False
         tensors = self._cached(cache)
-        size = cache.capacity * self.blocks[0].kv_heads * self.blocks[0].dim * 4
-        if len(tensors) != 2 * len(self.modules) or any(t.nbytes != size for t in tensors):
-            return False
-        # The rest cannot change while a cache lives; looking at it takes longer than one matrix.
-        if self._cache() is not cache:
+        addresses = list(map(Tensor.data_ptr, tensors))
+        # Looked at closely only where something is new: it takes longer than one matrix.
+        if self._cache() is not cache or addresses != self._addresses:
             shape = (1, cache.capacity, self.blocks[0].kv_heads, self.blocks[0].dim)
-            plain = (t.dtype == torch.float32 and t.is_cpu and t.is_contiguous() for t in tensors)
-            if not all(plain) or any(t.shape != shape for t in tensors):
+            fits = (
+                t.shape == shape and t.dtype == torch.float32 and t.is_cpu and t.is_contiguous()
+                for t in tensors
+            )
+            if len(tensors) != 2 * len(self.modules) or not all(fits):
                 return False
-            self._cache = weakref.ref(cache)
+            self._cache, self._addresses = weakref.ref(cache), addresses
         return True
 
     def compute(self, x: Tensor, ctx: Stream) -> Tensor:
-        """Return x after these blocks, their keys and values appended to the cache."""
+        """Return x after these blocks, their keys and values appended to the cache that `takes` looked at."""
         library, threads, count = native.library(), torch.get_num_threads(), len(self.modules)
-        addresses = [tensor.data_ptr() for tensor in self._cached(ctx.cache)]
         array = ctypes.c_void_p * count
-        keys, values = array(*addresses[:count]), array(*addresses[count:])
+        keys, values = array(*self._addresses[:count]), array(*self._addresses[count:])
         turns, magnitude = self._rotation(ctx)
         token = native.Token(turns.data_ptr(), keys, values, ctx.start, magnitude)
         scratch = x.new_empty(library.blocks_scratch(self.blocks, count, ctx.start, threads))
@@ -303,11 +311,17 @@ class _Plan:
                 self._holders += [cast(dict[str, object], holder)] * len(holder)
                 self._names += holder.keys()
                 self._parts += holder.values()
+        self._tensors = [part for part in self._parts if isinstance(part, Tensor)]
+        self._addresses = list(map(Tensor.data_ptr, self._tensors))
 
     def current(self) -> bool:
-        """Tell whether every module and tensor below the blocks is still the one that was described."""
+        """Tell whether every module and tensor below the blocks is still the one described, where it was.
+
+        model.half().float() and `weight.data = ...` keep the tensor and move its memory.
+        """
         # Without a loop of Python's own: there are about thirty a block, and this runs for every token.
-        return all(map(is_, map(dict.get, self._holders, self._names), self._parts))
+        same = all(map(is_, map(dict.get, self._holders, self._names), self._parts))
+        return same and list(map(Tensor.data_ptr, self._tensors)) == self._addresses
 
     def watched(self) -> bool:
         """Tell whether a hook waits for one of the blocks to be called."""

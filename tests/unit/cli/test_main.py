@@ -181,6 +181,21 @@ def test_commands_do_not_import_torch_before_they_need_it() -> None:
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True)
 
 
+@pytest.mark.parametrize(
+    ("given", "count"),
+    [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
+)
+def test_spinning_of_threads_is_bounded(
+    given: dict[str, str], count: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless somebody decided otherwise."""
+    named = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    others = {name: value for name, value in os.environ.items() if name not in named}
+    monkeypatch.setattr(os, "environ", {**others, **given})
+    assert main(["list"]) == 0
+    assert os.environ.get("GOMP_SPINCOUNT") == count
+
+
 def test_the_arguments_of_the_process_are_the_default(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

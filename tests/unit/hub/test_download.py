@@ -15,7 +15,7 @@ from filelock import FileLock
 from bestiary import hub as local
 from bestiary.errors import HubError
 
-from .conftest import COMMIT, OTHER_COMMIT, Hub
+from .conftest import COMMIT, OTHER_COMMIT, Hub, Repo
 
 WEIGHTS = bytes(range(256)) * 4096
 MODEL = {
@@ -274,13 +274,7 @@ def test_failed_download_is_invisible_and_keeps_whole_files(hub: Hub, tmp_path: 
 
 def test_killed_download_is_invisible_and_swept(hub: Hub, tmp_path: Path) -> None:
     repo = hub.add("org/name", MODEL, cut_at=300_000)
-    reached, over = threading.Event(), threading.Event()
-
-    def stall() -> None:
-        reached.set()
-        over.wait(30)
-
-    repo.fault = stall
+    reached, over = _stalled(repo)
     code = "from bestiary import hub; hub.pull('org/name')"
     child = subprocess.Popen([sys.executable, "-c", code], env=_environment(), stderr=subprocess.DEVNULL)
     assert reached.wait(30)
@@ -315,13 +309,7 @@ def test_a_partial_file_that_is_being_written_is_not_swept(hub: Hub) -> None:
 def test_interrupt_ends_a_download_at_once(hub: Hub) -> None:
     """The server sends nothing more until the program has ended."""
     repo = hub.add("org/name", MODEL, cut_at=300_000)
-    reached, over = threading.Event(), threading.Event()
-
-    def stall() -> None:
-        reached.set()
-        over.wait(60)
-
-    repo.fault = stall
+    reached, over = _stalled(repo)
     command = [sys.executable, "-m", "bestiary", "pull", "org/name"]
     child = subprocess.Popen(command, env=_environment(), stderr=subprocess.PIPE, text=True)
     assert reached.wait(30)
@@ -374,6 +362,18 @@ assert "huggingface_hub" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], env=_environment(), check=True)
     assert hub.asked == []
+
+
+def _stalled(repo: Repo) -> tuple[threading.Event, threading.Event]:
+    """Let the server stop at the repository's cut; return the events "it is there" and "go on"."""
+    reached, over = threading.Event(), threading.Event()
+
+    def stall() -> None:
+        reached.set()
+        over.wait(60)
+
+    repo.fault = stall
+    return reached, over
 
 
 def _environment() -> dict[str, str]:

@@ -307,6 +307,32 @@ def test_copies_and_moves(fused: tuple[Decoder, Decoder], calls: list[int]) -> N
     assert set(calls) == {3}
 
 
+def test_weights_and_caches_whose_memory_moves(fused: tuple[Decoder, Decoder], calls: list[int]) -> None:
+    """The same tensors at other addresses, the old ones given to others."""
+    model, plain = fused
+    decode(model, 3, 2)
+    for m in fused:
+        m.half().float()
+    others = [torch.full_like(p, torch.nan) for m in fused for p in m.parameters()]
+    assert_same(decode(model, 3, 2), decode(plain, 3, 2))
+    for theirs, ours in zip(plain.parameters(), model.parameters(), strict=True):
+        theirs.data = torch.randn_like(theirs) / 9
+        ours.data = theirs.data.clone()
+    others += [torch.full_like(p, torch.nan) for m in fused for p in m.parameters()]
+    assert_same(decode(model, 3, 2), decode(plain, 3, 2))
+    caches = [Cache.empty(m, 1, 8) for m in fused]
+    with torch.inference_mode():
+        for start in range(6):
+            a, b = (
+                m(torch.tensor([[1]]), Stream.at(c, start, 1)) for m, c in zip(fused, caches, strict=True)
+            )
+            torch.testing.assert_close(a, b)
+            for cache in caches:
+                cache.k[1] = cache.k[1].clone()
+                cache.v[2] = cache.v[2].clone() if start < 3 else cache.v[2].mT.contiguous().mT
+    assert set(calls) == {3}, "but for the cache that C cannot take"
+
+
 def test_compile_sees_plain_blocks(fused: tuple[Decoder, Decoder], calls: list[int]) -> None:
     model, plain = fused
     token = torch.tensor([[1]])

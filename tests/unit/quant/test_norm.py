@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from bestiary.kernels import native
-from bestiary.quant.fused import FusedRMSNorm
+from bestiary.models import Decoder
+from bestiary.quant.fused import FusedRMSNorm, fuse
 
 KNOWN = ["AVX-512", "AVX2", "plain C"]
 
@@ -48,6 +49,16 @@ def test_zeros_and_what_is_not_finite(isa: str) -> None:
     with torch.inference_mode():
         got, want = norm(x), F.rms_norm(x, (40,), norm.weight, norm.eps)
     torch.testing.assert_close(got, want, equal_nan=True)
+
+
+def test_norms_of_another_kind_are_left_alone() -> None:
+    kinds = [nn.RMSNorm(8), nn.RMSNorm(8, 1e-6, elementwise_affine=False), nn.RMSNorm((8, 8), 1e-6)]
+    model = Decoder(
+        nn.Embedding(9, 8), [nn.Sequential(*kinds), nn.RMSNorm(8, 1e-6)], nn.LayerNorm(8), nn.Identity()
+    )
+    assert fuse(model) == 0
+    assert [m for m in model.modules() if isinstance(m, nn.RMSNorm) and type(m) is not FusedRMSNorm] == kinds
+    assert type(model.layers[1]) is FusedRMSNorm
 
 
 @pytest.mark.parametrize("case", ["grad", "bfloat16", "strides"])

@@ -10,6 +10,8 @@ import torch
 import transformers
 from tokenizers import decoders, models, pre_tokenizers
 
+from tests import tiny
+
 MARKS = ["<|im_start|>", "<|im_end|>", "<|endoftext|>"]
 CHATML = (
     "{% for message in messages %}"
@@ -28,24 +30,20 @@ def publish(folder: Path) -> None:
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(MARKS)
     tokenizer.save(str(folder / "tokenizer.json"))
-    config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": MARKS[1], "chat_template": CHATML}
-    (folder / "tokenizer_config.json").write_text(json.dumps(config))
-    torch.manual_seed(0)
-    model = transformers.LlamaForCausalLM(
-        transformers.LlamaConfig(
-            vocab_size=272,
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            max_position_embeddings=CONTEXT,
-            bos_token_id=None,
-            eos_token_id=None,
-        )
+    said = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": MARKS[1], "chat_template": CHATML}
+    (folder / "tokenizer_config.json").write_text(json.dumps(said))
+    config = transformers.LlamaConfig(
+        vocab_size=272,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=CONTEXT,
+        bos_token_id=None,
+        eos_token_id=None,
     )
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            torch.nn.init.normal_(weight, 1.0 if "norm" in name else 0.0, 0.3)
+    torch.manual_seed(0)
+    model = tiny.randomise(transformers.LlamaForCausalLM(config), 0.3)
     model.save_pretrained(folder)
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [257, 258]}))

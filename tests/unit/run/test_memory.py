@@ -7,15 +7,13 @@ import platform
 import subprocess
 import sys
 
-import pytest
-
 # The gated MLP of SmolLM2-135M over 512 tokens, from glibc's first thresholds: by itself it moves them with
 # what was freed before, and how far depends on the machine.
 PROGRAM = """
 import ctypes, resource, sys, torch
 from bestiary.run.memory import keep_freed
 for threshold in (-1, -3):
-    assert ctypes.CDLL(None).mallopt(threshold, 128 << 10)
+    getattr(ctypes.CDLL(None), "mallopt", lambda *_: 0)(threshold, 128 << 10)
 kept = len(sys.argv) == 1 and keep_freed()
 x, up, down = torch.ones(512, 576), torch.ones(1536, 576), torch.ones(576, 1536)
 with torch.inference_mode():
@@ -35,11 +33,10 @@ def faults(*arguments: str, **variables: str) -> tuple[bool, int]:
     return kept == "1", int(count)
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc's allocator that is told")
 def test_pages_are_asked_for_once() -> None:
     (kept, few), (_, many) = faults(), faults("as it comes")
-    assert kept
-    assert few < 1000 < many
+    assert kept == (platform.libc_ver()[0] == "glibc"), "it is glibc's allocator that is told"
+    assert few < 1000 < many or not kept
 
 
 def test_whoever_set_malloc_is_left_in_charge() -> None:
