@@ -11,6 +11,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
+
 _BESIDE = Path(__file__).resolve().parents[2] / "shared" / "goldens"
 
 
@@ -49,3 +51,27 @@ def meta(case: Path) -> dict[str, Any]:
     """Return a case's META.json: family, reference, tolerance, pitfalls."""
     read: dict[str, Any] = json.loads((case / "META.json").read_text(encoding="utf-8"))
     return read
+
+
+# Cases of other kinds than a decoder's forward pass.
+OTHERS = (
+    "bert", "cpm2", "format", "loss", "minigpt4", "opensora", "plug", "prompts", "t0", "t5", "tokenizers",
+    "transformer2017",
+)  # fmt: skip
+STORED = Path(__file__).parent / "references"
+
+
+def decoders(*, with_key: str = "logits") -> list[Path]:
+    """Return every case of a decoder whose expected results have a key.
+
+    One case of each family that no installed library computes lies in the repository itself, so that every
+    family is proven on any machine; the rest are read where they are.
+    """
+    found = {path.name: path for path in sorted(STORED.iterdir())}
+    found |= {path.name: path for path in cases("*") if path.name.split("-")[0] not in OTHERS}
+    return [path for _, path in sorted(found.items()) if with_key in _keys(path / "expected.safetensors")]
+
+
+def _keys(file: Path) -> set[str]:
+    with safe_open(file, "pt") as opened:
+        return set(opened.keys())

@@ -18,8 +18,15 @@ SIZES: dict[str, Any] = {
     "max_position_embeddings": 64,
 }
 
-# name -> (transformers' config class, what differs from SIZES). One line for every way to compute in a
-# family.
+# What families with sizes of other names have in place of SIZES.
+GPT2: dict[str, Any] = {
+    "n_embd": 48, "n_inner": 96, "n_layer": 3, "n_head": 6, "n_positions": 64,
+    **dict.fromkeys(SIZES, ...), "vocab_size": 130,
+}  # fmt: skip
+FALCON: dict[str, Any] = {"intermediate_size": ..., "num_key_value_heads": ..., "ffn_hidden_size": 96}
+
+# name -> (transformers' config class, what differs from SIZES; ... leaves a size out). One line for every way
+# to compute in a family.
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("LlamaConfig", {}),
     "llama-mha-biased": ("LlamaConfig", {"num_key_value_heads": 6, "attention_bias": True, "mlp_bias": True}),
@@ -78,14 +85,31 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "mistral": ("MistralConfig", {"sliding_window": 7, "head_dim": 8}),
     "mistral-no-window": ("MistralConfig", {"sliding_window": None}),
+    "mixtral": ("MixtralConfig", {"num_local_experts": 4, "num_experts_per_tok": 2}),
+    "gpt2": ("GPT2Config", {**GPT2, "activation_function": "gelu_new"}),
+    "falcon-7b": ("FalconConfig", {**FALCON, "num_kv_heads": ..., "multi_query": True}),
+    "falcon-40b": ("FalconConfig", {**FALCON, "num_kv_heads": 2, "new_decoder_architecture": True}),
+    "falcon-rw": (
+        "FalconConfig",
+        {
+            **FALCON,
+            "num_kv_heads": ...,
+            "multi_query": False,
+            "alibi": True,
+            "parallel_attn": False,
+            "bias": True,
+        },
+    ),
 }
 
 
 def make(name: str, folder: Path, *, seed: int = 0) -> Any:
     """Write a tiny random checkpoint into `folder` and return transformers' own model of it, float32."""
     kind, changes = MODELS[name]
-    config = getattr(transformers, kind)(**{**SIZES, **changes})
-    config._attn_implementation = "eager"
+    sizes = {key: value for key, value in {**SIZES, **changes}.items() if value is not ...}
+    config = getattr(transformers, kind)(**sizes)
+    # Eager is the plainest, but transformers 5.23's eager Falcon adds its ALiBi twice.
+    config._attn_implementation = "sdpa" if kind == "FalconConfig" else "eager"
     torch.manual_seed(seed)
     model = randomise(transformers.AutoModelForCausalLM.from_config(config).float().eval(), 0.2)
     model.save_pretrained(folder)
@@ -98,6 +122,8 @@ def randomise(model: Any, spread: float) -> Any:
     Norms are spread around one instead of all ones.
     """
     with torch.no_grad():
-        for path, p in model.named_parameters():
-            torch.nn.init.normal_(p, 1.0 if "norm" in path else 0.0, spread)
+        for module in model.modules():
+            norm = "norm" in type(module).__name__.lower()
+            for name, p in module.named_parameters(recurse=False):
+                torch.nn.init.normal_(p, 1.0 if norm and name == "weight" else 0.0, spread)
     return model

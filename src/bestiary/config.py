@@ -42,6 +42,9 @@ INERT = frozenset(
     return_dict_in_generate router_aux_loss_coef router_jitter_noise task_specific_params tokenizer_class
     torch_dtype transformers_version use_cache use_return_dict torchscript unsloth_version unsloth_fixed
     do_sample temperature top_p top_k num_return_sequences
+    attn_pdrop embd_pdrop resid_pdrop dropout activation_dropout classifier_dropout embedding_dropout
+    layerdrop gradient_checkpointing n_ctx seq_length summary_activation summary_first_dropout summary_proj_to_labels
+    summary_type summary_use_proj
     """.split()
 )
 
@@ -78,6 +81,18 @@ class Config:
         if default is _MISSING:
             raise ConfigError(f"{self.where} has no {key!r}, and the model cannot be built without it")
         return default
+
+    def either(self, *keys: str) -> str:
+        """Return which of several spellings of one setting the file uses; the first when it uses none.
+
+        Raises ConfigError when it uses two and they differ.
+        """
+        self._read.update(keys)
+        used = [key for key in keys if key in self]
+        if len({repr(self.raw[key]) for key in used}) > 1:
+            said = ", ".join(f"{key} = {_short(self.raw[key])}" for key in used)
+            raise ConfigError(f"{self.where} sets one thing in several ways: {said}. Keep the right one")
+        return (used or list(keys))[0]
 
     def count(self, key: str, default: int | object = _MISSING, *, most: int = MOST_SIZE) -> int:
         """Return a size: a whole number from 1 to `most`."""

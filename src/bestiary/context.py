@@ -10,9 +10,9 @@ context says what is there. Three contexts share one protocol:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, Self, TypeVar, runtime_checkable
+from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -20,18 +20,49 @@ from torch import Tensor
 from .errors import RequestError
 from .kernels.attention import Score, Sight, attention
 
-__all__ = ["Cache", "Context", "Full", "Paged", "Pool", "Score", "Slot", "Stream"]
+__all__ = ["Cache", "Context", "Full", "Paged", "Pool", "Prompt", "Score", "Slot", "Stream"]
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Slot:
-    """What one attention layer asks of a cache: its place in the stack, and the shape it writes."""
+    """What one layer asks of a cache: its place in the stack, and the shape it writes for each token."""
 
     index: int
     heads: int  # key/value heads
-    dim: int
+    dim: int  # channels of a key
+    values: int | None = None  # channels of a value: as many as of a key unless told; 0: keys alone
+
+
+@dataclass(frozen=True, eq=False)
+class Prompt:
+    """What a model must know of how each sequence begins, for as long as it grows: Decoder.prompt reads it.
+
+    Each is int64 or float32, (B, 1) or broadcastable to the tokens of a step. length: how many tokens the
+    prompt holds, where it comes in pieces. prefix: how many of its first tokens every token sees, the earlier
+    ones too (prefix language models). blank: the position of the mask that is being filled (GLM). stretch: a
+    factor on the rotary base that was chosen by the prompt's length (Qwen). since: int64 (B, length): the
+    first position that each token of the prompt sees; tokens after it see what its last one does.
+    """
+
+    length: Tensor
+    prefix: Tensor | None = None
+    blank: Tensor | None = None
+    stretch: Tensor | None = None
+    since: Tensor | None = None
+
+    def continues(self, other: Prompt) -> bool:
+        """Tell whether what was computed after `other` holds after this one, for the tokens they share."""
+        pairs = ((getattr(self, name), getattr(other, name)) for name in ("prefix", "blank", "stretch"))
+        same = all(a is b or (a is not None and b is not None and torch.equal(a, b)) for a, b in pairs)
+        return same and self.since is None and other.since is None
+
+    def first_seen(self, positions: Tensor) -> Tensor | None:
+        """Return the first position that each token sees, like positions (B, t); None when that is 0."""
+        if self.since is None:
+            return None
+        return self.since.expand(len(positions), -1).gather(1, positions.clamp_max(self.since.shape[1] - 1))
 
 
 class HasSlots(Protocol):
@@ -49,6 +80,11 @@ class Context(Protocol):
     positions: Tensor  # (*L): the absolute position of each token
 
     @property
+    def prompt(self) -> Prompt | None:
+        """How each token's sequence begins, broadcastable to (*L); None where the caller did not say."""
+        ...
+
+    @property
     def lengths(self) -> Tensor:
         """How many tokens each token's sequence holds once this step is in, int64, broadcastable to (*L)."""
         ...
@@ -59,6 +95,10 @@ class Context(Protocol):
 
     def attend(self, slot: Slot, q: Tensor, k: Tensor, v: Tensor, score: Score) -> Tensor:
         """Let each query see its sequence: q (*L, heads, dim), k and v (*L, kv heads, dim) to q's shape."""
+        ...
+
+    def previous(self, slot: Slot, x: Tensor) -> Tensor:
+        """Return x (*L, dim) of the token before each in its sequence, zeros before the first; keep x."""
         ...
 
 
@@ -80,28 +120,60 @@ class Full(_Step):
     """No memory: every token of a (B, T) batch is present.
 
     positions (B, T). seen: which tokens are real, bool (B, T); or who sees whom, bool (B, T, T) with queries
-    first, for packed documents and bidirectional prefixes. It narrows what the layer's Score allows.
+    first, for packed documents. It narrows what the layer's Score allows.
     """
 
     seen: Tensor | None = None
+    prompt: Prompt | None = None
 
     @classmethod
-    def of(cls, tokens: Tensor, seen: Tensor | None = None) -> Self:
+    def of(cls, tokens: Tensor, seen: Tensor | None = None, prompt: Prompt | None = None) -> Self:
         """Return the context of a batch whose rows all start at position 0. tokens (B, T)."""
         rows, count = tokens.shape
-        return cls(torch.arange(count, device=tokens.device).expand(rows, -1), seen)
+        return cls(torch.arange(count, device=tokens.device).expand(rows, -1), seen, prompt)
 
     @property
     def lengths(self) -> Tensor:
-        real = self.positions if self.seen is None or self.seen.ndim == 3 else self.positions * self.seen
-        return real.amax(-1, keepdim=True) + 1
+        if self.seen is not None and self.seen.ndim == 2:
+            return self.seen.sum(-1, keepdim=True)
+        return self.positions.amax(-1, keepdim=True) + 1
 
     def attend(self, slot: Slot, q: Tensor, k: Tensor, v: Tensor, score: Score) -> Tensor:
         return attention(q, k, v, score, self.once("sight", self._sight))
 
+    def previous(self, slot: Slot, x: Tensor) -> Tensor:
+        return _shifted(x) * (self.positions > 0)[..., None]
+
     def _sight(self) -> Sight:
         seen = self.seen[:, None] if self.seen is not None and self.seen.ndim == 2 else self.seen
-        return Sight(self.positions, self.positions, seen)
+        return _sight(self.positions, self.positions, self.lengths, self.prompt, seen)
+
+
+def _shifted(x: Tensor) -> Tensor:
+    """Return x (B, T, dim) one token later, zeros first."""
+    return torch.cat((torch.zeros_like(x[:, :1]), x[:, :-1]), 1)
+
+
+def _sight(
+    q_pos: Tensor, k_pos: Tensor, lengths: Tensor, prompt: Prompt | None, seen: Tensor | None = None
+) -> Sight:
+    prefix, since = (None, None) if prompt is None else (prompt.prefix, prompt.first_seen(q_pos))
+    return Sight(q_pos, k_pos, seen, lengths=lengths, prefix=prefix, since=since)
+
+
+def _room(
+    model: HasSlots, rows: int, length: int, kind: Mapping[str, Any]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Return zeros (rows, length, heads, channels) for the keys and for the values of each slot.
+
+    Zeros, not empty: a masked key still enters the product with weight 0, and 0 * NaN is NaN.
+    """
+    slots = model.slots()
+    k = [torch.zeros(rows, length, slot.heads, slot.dim, **kind) for slot in slots]
+    dims = [slot.dim if slot.values is None else slot.values for slot in slots]
+    return k, [
+        torch.zeros(rows, length, slot.heads, dim, **kind) for slot, dim in zip(slots, dims, strict=True)
+    ]
 
 
 @dataclass
@@ -122,9 +194,7 @@ class Cache:
         device: torch.device | str = "cpu",
     ) -> Self:
         """Return room for `length` tokens in each of `batch` sequences."""
-        shapes = [(batch, length, slot.heads, slot.dim) for slot in model.slots()]
-        # Zeros, not empty: a masked key still enters the product with weight 0, and 0 * NaN is NaN.
-        return cls(*([torch.zeros(s, dtype=dtype, device=device) for s in shapes] for _ in "kv"))
+        return cls(*_room(model, batch, length, {"dtype": dtype, "device": device}))
 
     @property
     def capacity(self) -> int:
@@ -145,16 +215,16 @@ class Stream(_Step):
     """One rectangle of sequences over a Cache, extended by t tokens a step.
 
     positions (B, t). start: given when all rows stand at start, start + 1, ...; then writing is one copy a
-    layer and keys beyond the step are not read at all. Without it rows may stand anywhere. total: the length
-    of a prompt that is taken in pieces, for positions that depend on it.
+    layer and keys beyond the step are not read at all. Without it rows may stand anywhere. prompt: how the
+    sequences began, the same at every step.
     """
 
     cache: Cache
     start: int | None = None
-    total: int | None = None
+    prompt: Prompt | None = None
 
     @classmethod
-    def at(cls, cache: Cache, start: int, count: int, *, total: int | None = None) -> Self:
+    def at(cls, cache: Cache, start: int, count: int, prompt: Prompt | None = None) -> Self:
         """Return the step in which every row of the cache gains `count` tokens from position `start`.
 
         Raises RequestError when they do not fit.
@@ -164,18 +234,17 @@ class Stream(_Step):
                 f"{start + count} tokens do not fit a cache of {cache.capacity}; call Cache.grow first"
             )
         rows, device = cache.k[0].shape[0], cache.k[0].device
-        return cls(torch.arange(start, start + count, device=device).expand(rows, -1), cache, start, total)
+        return cls(torch.arange(start, start + count, device=device).expand(rows, -1), cache, start, prompt)
 
     @property
     def lengths(self) -> Tensor:
-        if self.total is not None:
-            return torch.tensor(self.total, device=self.positions.device)
-        return self.positions[:, -1:] + 1
+        now = self.positions[:, -1:] + 1
+        return now if self.prompt is None else now.maximum(self.prompt.length)
 
     def attend(self, slot: Slot, q: Tensor, k: Tensor, v: Tensor, score: Score) -> Tensor:
         keys, values = self.cache.k[slot.index], self.cache.v[slot.index]
         if self.start is None:
-            rows = self.once("rows", lambda: torch.arange(q.shape[0], device=q.device)[:, None])
+            rows = self.once("rows", self._rows)
             keys[rows, self.positions], values[rows, self.positions] = k, v
         else:
             stop = self.start + q.shape[1]
@@ -183,8 +252,18 @@ class Stream(_Step):
             keys, values = keys[:, :stop], values[:, :stop]
         return attention(q, keys, values, score, self.once("sight", lambda: self._sight(keys.shape[1])))
 
+    def previous(self, slot: Slot, x: Tensor) -> Tensor:
+        kept, rows = self.cache.k[slot.index][:, :, 0], self.once("rows", self._rows)
+        kept[rows, self.positions] = x
+        before = kept[rows, (self.positions - 1).clamp_min(0)]
+        return before * (self.positions > 0)[..., None]
+
+    def _rows(self) -> Tensor:
+        return torch.arange(self.positions.shape[0], device=self.positions.device)[:, None]
+
     def _sight(self, keys: int) -> Sight:
-        return Sight(self.positions, torch.arange(keys, device=self.positions.device)[None])
+        k_pos = torch.arange(keys, device=self.positions.device)[None]
+        return _sight(self.positions, k_pos, self.lengths, self.prompt)
 
 
 @dataclass
@@ -205,8 +284,7 @@ class Pool:
         device: torch.device | str = "cpu",
     ) -> Self:
         """Return `pages` pages of `size` tokens."""
-        shapes = [(pages, size, slot.heads, slot.dim) for slot in model.slots()]
-        return cls(*([torch.zeros(s, dtype=dtype, device=device) for s in shapes] for _ in "kv"))
+        return cls(*_room(model, pages, size, {"dtype": dtype, "device": device}))
 
 
 @dataclass
@@ -214,16 +292,22 @@ class Paged(_Step):
     """Tokens of many sequences laid end to end, over pages of a Pool.
 
     positions (N,). spans: the range of tokens that each sequence has in this step. tables: the pages of each
-    sequence, in order; they must hold every position up to the sequence's last.
+    sequence, in order; they must hold every position up to the sequence's last. prompts: how each sequence
+    began, of one row each.
     """
 
     pool: Pool
     spans: Sequence[tuple[int, int]]
     tables: Sequence[Tensor]
+    prompts: Sequence[Prompt] | None = None
 
     @property
     def lengths(self) -> Tensor:
-        return torch.cat([(self.positions[b - 1] + 1).expand(b - a) for a, b in self.spans])
+        return torch.cat([n.expand(b - a) for n, (a, b) in zip(self._lengths(), self.spans, strict=True)])
+
+    @property
+    def prompt(self) -> Prompt | None:
+        return None if self.prompts is None else self.once("prompt", self._laid_out)
 
     def attend(self, slot: Slot, q: Tensor, k: Tensor, v: Tensor, score: Score) -> Tensor:
         keys, values = (
@@ -236,6 +320,32 @@ class Paged(_Step):
             out[a:b] = attention(q[None, a:b], keys[rows][None], values[rows][None], score, sight)[0]
         return out
 
+    def previous(self, slot: Slot, x: Tensor) -> Tensor:
+        kept = self.pool.k[slot.index].flatten(0, 1)[:, 0]  # (pages * size, dim)
+        written, read = self.once("rows", self._rows)
+        kept[written] = x
+        before = [
+            rows[(self.positions[a:b] - 1).clamp_min(0)]
+            for (a, b), rows in zip(self.spans, read, strict=True)
+        ]
+        return kept[torch.cat(before)] * (self.positions > 0)[:, None]
+
+    def _lengths(self) -> list[Tensor]:
+        """How many tokens each sequence holds once this step is in, (1,) each."""
+        now = [self.positions[b - 1 : b] + 1 for _, b in self.spans]
+        prompts = self.prompts or []
+        return [n.maximum(p.length[0]) for n, p in zip(now, prompts, strict=True)] if prompts else now
+
+    def _laid_out(self) -> Prompt:
+        """Lay the sequences' prompts end to end, one number a token; `since` is the sights' own business."""
+        fields = {}
+        for name in ("length", "prefix", "blank", "stretch"):
+            each = [getattr(prompt, name) for prompt in self.prompts or ()]
+            if all(value is not None for value in each):
+                spans = zip(each, self.spans, strict=True)
+                fields[name] = torch.cat([value[0].expand(b - a) for value, (a, b) in spans])
+        return Prompt(**fields)
+
     def _rows(self) -> tuple[Tensor, list[Tensor]]:
         """Where this step's tokens are written, (N,), and where each sequence is read, [(its length,)]."""
         size, read, written = self.pool.k[0].shape[1], [], []
@@ -246,7 +356,11 @@ class Paged(_Step):
         return torch.cat(written), read
 
     def _sights(self) -> list[Sight]:
+        read, lengths = self.once("rows", self._rows)[1], self._lengths()
+        prompts: Sequence[Prompt | None] = self.prompts or [None] * len(read)
         return [
-            Sight(self.positions[None, a:b], torch.arange(len(rows), device=rows.device)[None])
-            for (a, b), rows in zip(self.spans, self.once("rows", self._rows)[1], strict=True)
+            _sight(
+                self.positions[None, a:b], torch.arange(len(rows), device=rows.device)[None], n[None], prompt
+            )
+            for (a, b), rows, n, prompt in zip(self.spans, read, lengths, prompts, strict=True)
         ]

@@ -23,7 +23,7 @@ from .files.safetensors import write
 from .formats import FORMATS
 from .models import Decoder
 from .quant.linear import PackedEmbedding, PackedLinear
-from .tensors import Match, Rules, match, published_name, some
+from .tensors import Match, Rules, Use, match, some
 
 # Bytes done, bytes in all: called as the weights are taken in.
 Progress = Callable[[int, int], None]
@@ -31,24 +31,36 @@ Progress = Callable[[int, int], None]
 FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
+# How config.json files spell the tokens that a model was published for; the first that is there counts.
+CONTEXT_KEYS = (
+    "max_sequence_length",
+    "max_position_embeddings",
+    "model_max_length",
+    "seq_length",
+    "max_seq_len",
+    "n_positions",
+    "n_ctx",
+)
+
 
 @dataclass(frozen=True)
 class Loaded:
     """A model, and what it was made from.
 
-    config: the published config.json, as it was read (or as a GGUF file's metadata amounts to). dtype: what
-    it computes in. context: the tokens it was published for.
+    config: the published config.json, as it was read (or as a GGUF file's metadata amounts to). match: which
+    published tensors fill which of the model's. dtype: what it computes in. context: the tokens it was
+    published for.
     """
 
     model: Decoder
     config: Mapping[str, object]
     checkpoint: Checkpoint
-    rules: Rules
+    match: Match
     dtype: torch.dtype
 
     @property
     def context(self) -> int:
-        for key in ("max_sequence_length", "max_position_embeddings"):
+        for key in CONTEXT_KEYS:
             if isinstance(value := self.config.get(key), int):
                 return value
         return 2048
@@ -59,11 +71,13 @@ def load(
     *,
     device: str | torch.device = "cpu",
     dtype: str = "auto",
+    config: Mapping[str, object] | None = None,
     check_finite: bool = True,
     progress: Progress | None = None,
 ) -> Loaded:
     """Load a model folder or file.
 
+    config: keys to set over those of the published config.json, for what its authors left out of it.
     dtype: what the model computes in. "auto" is float32 on a CPU and the file's own type on a GPU. Weights
     that a file holds in fewer bits stay packed as they are and are widened, exactly, as they are used.
     check_finite: look at every weight once and warn, by name, of NaN and infinity (0.4 s a GB).
@@ -72,15 +86,9 @@ def load(
     """
     device = torch.device(device)
     checkpoint = open_checkpoint(path)
-    config, rules, build = describe(checkpoint)
-    c = Config(config)
-    layers = config.get("num_hidden_layers")
-    if isinstance(layers, int) and layers > len(checkpoint.entries):
-        raise CheckpointError(
-            f"the config asks for {layers} layers and there are only {len(checkpoint.entries)} tensors",
-            file=checkpoint.path,
-            remedy="Download the model again, with all its weight files",
-        )
+    described, rules, build = describe(checkpoint, config)
+    c = Config(described)
+    _check_layers(described, checkpoint)
     with torch.device("meta"), _Uninitialised():
         model = build(c)
     c.finish()
@@ -91,23 +99,43 @@ def load(
             stacklevel=2,
         )
     kind = _compute_dtype(dtype, device, checkpoint)
-    _fill(model, checkpoint, _match(model, rules, checkpoint), kind, device, progress)
-    return Loaded(model.eval(), config, checkpoint, rules, kind)
+    found = match(rules, checkpoint.entries, {name: id(t) for name, t in _tensors(model).items()})
+    found.check(checkpoint.path)
+    _fill(model, checkpoint, found, kind, device, progress)
+    return Loaded(model.eval(), described, checkpoint, found, kind)
 
 
-def describe(checkpoint: Checkpoint) -> tuple[Mapping[str, object], Rules, Callable[[Config], Decoder]]:
-    """Return a checkpoint's published config, its family's tensor rules, and what builds its model."""
+def _check_layers(config: Mapping[str, object], checkpoint: Checkpoint) -> None:
+    """Refuse a config of more layers than there are tensors, before any is built."""
+    for key in ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "depth"):
+        layers = config.get(key)
+        if isinstance(layers, int) and layers > len(checkpoint.entries):
+            raise CheckpointError(
+                f"the config asks for {layers} layers and there are only {len(checkpoint.entries)} tensors",
+                file=checkpoint.path,
+                remedy="Download the model again, with all its weight files",
+            )
+
+
+def describe(
+    checkpoint: Checkpoint, changes: Mapping[str, object] | None = None
+) -> tuple[Mapping[str, object], Rules, Callable[[Config], Decoder]]:
+    """Return a checkpoint's published config, its family's tensor rules, and what builds its model.
+
+    changes: keys to set over the published ones.
+    """
     if checkpoint.kind == "gguf":
         freqs = checkpoint.entries.get("rope_freqs.weight")
         if freqs is not None and freqs.dtype != "F32":
             raise _misfit(freqs, f"holds {freqs.dtype} where F32 factors should be")
         factors = None if freqs is None else freqs.read().tolist()
         config = gguf.published(checkpoint.metadata, frozenset(checkpoint.entries), factors)
-        return config, gguf.TENSORS, gguf.build
+        return {**config, **(changes or {})}, gguf.TENSORS, gguf.build
     folder = checkpoint.path if checkpoint.path.is_dir() else checkpoint.path.parent
-    config = read_json(folder / "config.json")
+    config = {**read_json(folder / "config.json"), **(changes or {})}
     module = families.family(Config(config))
-    return config, module.TENSORS, module.build
+    rules = module.TENSORS(Config(config)) if callable(module.TENSORS) else module.TENSORS
+    return config, rules, module.build
 
 
 class _Uninitialised(TorchFunctionMode):
@@ -140,35 +168,37 @@ def save(loaded: Loaded, folder: str | Path) -> None:
 
 
 def published(loaded: Loaded) -> dict[str, Tensor]:
-    """Return the model's tensors under their published names, each in the type that the file had."""
+    """Return the model's tensors under their published names and in their layout, each in the file's type.
+
+    Raises CheckpointError for a module that was replaced since it was loaded, and for packed GGUF types.
+    """
     out: dict[str, Tensor] = {}
-    seen: set[int] = set()
-    for name, tensor in _tensors(loaded.model).items():
-        theirs = published_name(loaded.rules, name)
-        if id(tensor) in seen or theirs is None:
-            continue
-        seen.add(id(tensor))
-        owner = loaded.model.get_submodule(name.rpartition(".")[0])
-        if isinstance(owner, PackedLinear | PackedEmbedding) and name.endswith(".weight"):
-            out[theirs] = _unpacked(owner.fmt.name, tensor, theirs)
-        else:
-            out[theirs] = _as_published(tensor.detach(), loaded.checkpoint.entries.get(theirs))
+    held = _tensors(loaded.model)
+    for use in loaded.match.uses:
+        entry = loaded.checkpoint.entries[use.published[0]]
+        parts = [_as_published(loaded.model, held, name, entry) for name in use.ours]
+        out.update(use.join(parts, loaded.model))
     return out
 
 
-def _unpacked(kind: str, tensor: Tensor, name: str) -> Tensor:
-    if kind not in FLOATS:
+def _as_published(model: nn.Module, held: Mapping[str, Tensor], name: str, entry: Entry) -> Tensor:
+    """Return one of our tensors in the file's type, where that loses nothing: what was only widened."""
+    if name not in held:
         raise CheckpointError(
-            f"its {kind} weights have no safetensors form",
+            "was replaced since the model was loaded",
             tensor=name,
-            remedy="Keep the GGUF file: it is the weights",
+            remedy="Merge the adapter, or take it off, before saving",
         )
-    return tensor.view(FLOATS[kind])
-
-
-def _as_published(tensor: Tensor, entry: Entry | None) -> Tensor:
-    """Narrow to the file's type where that loses nothing: what was only widened on the way in."""
-    if entry is None or entry.dtype not in FLOATS:
+    tensor, owner = held[name].detach(), model.get_submodule(name.rpartition(".")[0])
+    if isinstance(owner, PackedLinear | PackedEmbedding) and name.endswith(".weight"):
+        if owner.fmt.name not in FLOATS:
+            raise CheckpointError(
+                f"its {owner.fmt.name} weights have no safetensors form",
+                tensor=entry.name,
+                remedy="Keep the GGUF file: it is the weights",
+            )
+        return tensor.view(FLOATS[owner.fmt.name])
+    if entry.dtype not in FLOATS or tensor.dtype == FLOATS[entry.dtype]:
         return tensor
     narrow = tensor.to(FLOATS[entry.dtype])
     return narrow if torch.equal(narrow.to(tensor.dtype), tensor) else tensor
@@ -193,12 +223,6 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def _match(model: nn.Module, rules: Rules, checkpoint: Checkpoint) -> Match:
-    found = match(rules, checkpoint.entries, {name: id(t) for name, t in _tensors(model).items()})
-    found.check(checkpoint.path)
-    return found
-
-
 def _fill(
     model: nn.Module,
     checkpoint: Checkpoint,
@@ -208,33 +232,53 @@ def _fill(
     progress: Progress | None,
 ) -> None:
     wanted = _tensors(model)
+    homes: dict[int, list[str]] = {}  # a tensor of the model: all of its tied names
+    for name, tensor in wanted.items():
+        homes.setdefault(id(tensor), []).append(name)
     filled: dict[int, Tensor] = {}
-    done, total = 0, sum(checkpoint.entries[name].nbytes for name in found.targets)
-    for theirs, ours in found.targets.items():
-        entry, target = checkpoint.entries[theirs], wanted[ours]
-        if entry.shape != tuple(target.shape):
-            raise _misfit(
-                entry, f"has shape {list(entry.shape)}, and the config makes it {list(target.shape)}"
-            )
-        value = _value(entry, dtype, device)  # one object under all of its tied names
-        if (before := filled.get(id(target))) is not None:
-            if not torch.equal(before, value):
-                raise _misfit(entry, f"differs from the tensor that the config ties it to ({ours})")
-            continue
-        filled[id(target)] = value
-        for name in (n for n, t in wanted.items() if t is target):
-            _place(model, name, value, entry, dtype)
-        done += entry.nbytes
+    done, total = 0, sum(checkpoint.entries[name].nbytes for use in found.uses for name in use.published)
+    for use in found.uses:
+        entries = [checkpoint.entries[name] for name in use.published]
+        for ours, piece in zip(use.ours, _split(use, entries, model, wanted), strict=True):
+            target = wanted[ours]
+            value = _value(piece, entries[0], target, dtype, device)
+            if (before := filled.get(id(target))) is not None:
+                if not torch.equal(before, value):
+                    raise _misfit(entries[0], f"differs from the tensor that the config ties it to ({ours})")
+                continue
+            filled[id(target)] = value  # one object under all of its tied names
+            for name in homes[id(target)]:
+                _place(model, name, value, entries[0], dtype)
+        done += sum(entry.nbytes for entry in entries)
         if progress is not None:
             progress(done, total)
 
 
-def _value(entry: Entry, dtype: torch.dtype, device: torch.device) -> Tensor | nn.Parameter:
-    """Return an entry's tensor as the model will hold it: a Parameter, or bytes when it stays packed."""
-    tensor = entry.read()
+def _split(use: Use, entries: list[Entry], model: nn.Module, wanted: Mapping[str, Tensor]) -> list[Tensor]:
+    """Read published tensors and cut them into ours. Raises CheckpointError when they do not fit."""
+    shapes = [tuple(wanted[name].shape) for name in use.ours]
+    try:  # on tensors without data first: of packed weights, the bytes of a row are not its channels
+        cut = use.split([torch.empty(entry.shape, device="meta") for entry in entries], model, shapes)
+        fits = [tuple(part.shape) for part in cut] == shapes
+    except (ValueError, RuntimeError):
+        fits = False
+    if not fits:
+        made = " and ".join(str(list(shape)) for shape in shapes)
+        raise _misfit(entries[0], f"has shape {list(entries[0].shape)}, and the config makes it {made}")
+    return use.split([entry.read() for entry in entries], model, shapes)
+
+
+def _value(
+    tensor: Tensor, entry: Entry, target: Tensor, dtype: torch.dtype, device: torch.device
+) -> Tensor | nn.Parameter:
+    """Return a tensor as the model will hold it: a Parameter, or a buffer's own type, or packed bytes."""
+    if not isinstance(target, nn.Parameter) and target.dtype != torch.uint8:
+        if tensor.dtype != target.dtype:
+            raise _misfit(entry, f"holds {entry.dtype}, and the config makes it {target.dtype}")
+        return tensor.to(device)
     if entry.dtype in FLOATS:
         kind = FLOATS[entry.dtype]
-        if len(entry.shape) == 2 and kind != dtype and kind.itemsize < dtype.itemsize:
+        if tensor.ndim == 2 and kind != dtype and kind.itemsize < dtype.itemsize:
             tensor = tensor.contiguous().view(torch.uint8)  # stays in its 16 bits, widened as it is used
         else:
             tensor = tensor.to(dtype)
@@ -252,10 +296,12 @@ def _place(
     owner = model.get_submodule(path)
     if isinstance(value, nn.Parameter):
         owner.register_parameter(leaf, value)
-        return
-    packed = _packed(owner, entry, dtype)
-    packed.weight = value
-    model.set_submodule(path, packed)
+    elif leaf in owner._buffers:
+        owner.register_buffer(leaf, value)
+    else:
+        packed = _packed(owner, entry, dtype)
+        packed.weight = value
+        model.set_submodule(path, packed)
 
 
 def _packed(owner: nn.Module, entry: Entry, dtype: torch.dtype) -> PackedLinear | PackedEmbedding:

@@ -1,15 +1,22 @@
-"""Published tensor names to ours, and back.
+"""Published tensor names and layouts to ours, and back.
 
-A rule maps the path of a module in the file to the path of a module in the model; `*` stands for a number,
-and the leaf (`weight`, `bias`) rides along. The same table, read backwards, saves.
+A rule maps the path of a module in the file to the path of a module in the model. `*` stands for a number,
+`[...]` for a part that some files have, and the leaf (`weight`, `bias`, `weight_scale`) rides along; a path
+that ends in `:leaf` names that too. What a file holds otherwise than the model is a layout: Stacked, ByHead,
+Turned. The same table, read backwards, saves.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
+import torch
+from torch import Tensor, nn
+
+from .bricks import Remembers
 from .errors import CheckpointError
 
 
@@ -20,20 +27,146 @@ class Drop:
 
 DROP = Drop()
 
-Rules = Mapping[str, str | Drop]
+
+class Layout(Protocol):
+    """How published tensors hold ours."""
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Our paths, in the order in which they are held."""
+        ...
+
+    def split(self, whole: Tensor, shapes: Sequence[tuple[int, ...]], heads: int) -> list[Tensor]:
+        """Return our tensors, of the shapes given. heads: key/value heads of the attention they are in.
+
+        Raises ValueError or RuntimeError for a tensor that cannot be cut so.
+        """
+        ...
+
+    def join(self, parts: Sequence[Tensor], heads: int) -> Tensor:
+        """Return the published tensor: split, backwards."""
+        ...
+
+
+@dataclass(frozen=True)
+class Same:
+    """The tensor itself."""
+
+    target: str
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return (self.target,)
+
+    def split(self, whole: Tensor, shapes: Sequence[tuple[int, ...]], heads: int) -> list[Tensor]:
+        return [whole]
+
+    def join(self, parts: Sequence[Tensor], heads: int) -> Tensor:
+        return parts[0]
+
+
+@dataclass(frozen=True)
+class Stacked:
+    """Several of ours, one after another along the output channels, which come first.
+
+    groups: how many equal pieces the output channels fall into, each with its share of every target in turn.
+    """
+
+    targets: tuple[str, ...]
+    groups: int = 1
+
+    def split(self, whole: Tensor, shapes: Sequence[tuple[int, ...]], heads: int) -> list[Tensor]:
+        if self.groups == 1:  # views of the file
+            return list(whole.split([shape[0] for shape in shapes]))
+        pieces = whole.unflatten(0, (self.groups, -1)).split([shape[0] // self.groups for shape in shapes], 1)
+        return [piece.flatten(0, 1) for piece in pieces]
+
+    def join(self, parts: Sequence[Tensor], heads: int) -> Tensor:
+        return torch.cat([part.unflatten(0, (self.groups, -1)) for part in parts], 1).flatten(0, 1)
+
+
+@dataclass(frozen=True)
+class ByHead:
+    """q, k and v in as many groups as there are key/value heads: each its query heads, its key, its value."""
+
+    attn: str
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return f"{self.attn}.q", f"{self.attn}.k", f"{self.attn}.v"
+
+    def split(self, whole: Tensor, shapes: Sequence[tuple[int, ...]], heads: int) -> list[Tensor]:
+        return Stacked(self.targets, heads).split(whole, shapes, heads)
+
+    def join(self, parts: Sequence[Tensor], heads: int) -> Tensor:
+        return Stacked(self.targets, heads).join(parts, heads)
+
+
+@dataclass(frozen=True)
+class Turned:
+    """A matrix stored (input channels, output channels), as GPT-2's Conv1D has it; vectors as they are."""
+
+    inner: Layout | str
+
+    @property
+    def layout(self) -> Layout:
+        return _layout(self.inner)
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return self.layout.targets
+
+    def split(self, whole: Tensor, shapes: Sequence[tuple[int, ...]], heads: int) -> list[Tensor]:
+        return [part.contiguous() for part in self.layout.split(_turn(whole), shapes, heads)]
+
+    def join(self, parts: Sequence[Tensor], heads: int) -> Tensor:
+        return _turn(self.layout.join(parts, heads)).contiguous()
+
+
+def _turn(tensor: Tensor) -> Tensor:
+    return tensor.mT if tensor.ndim > 1 else tensor
+
+
+# Several published paths are one tensor that was cut in equal pieces along its output channels.
+Rules = Mapping[str | tuple[str, ...], str | Layout | Drop]
 
 # What training leaves beside the weights in published files of any family, by the last part of its name.
 LEFTOVERS = frozenset({"position_ids", "steps"})
 
 
 @dataclass(frozen=True)
-class Match:
-    """Which published tensor fills which tensor of the model, and what was left over on either side."""
+class Use:
+    """Published tensors, together, and the tensors of the model that they hold."""
 
-    targets: Mapping[str, str]  # published name -> ours
-    dropped: frozenset[str]
-    missing: tuple[str, ...]  # published names
-    stray: tuple[str, ...]
+    published: tuple[str, ...]
+    ours: tuple[str, ...]
+    layout: Layout
+
+    def split(
+        self, pieces: Sequence[Tensor], model: nn.Module, shapes: Sequence[tuple[int, ...]]
+    ) -> list[Tensor]:
+        """Return our tensors, of the shapes given, from the published ones.
+
+        Raises ValueError or RuntimeError for a tensor that cannot be cut so.
+        """
+        whole = pieces[0] if len(pieces) == 1 else torch.cat(list(pieces))
+        return self.layout.split(whole, shapes, _heads(model, self.ours[0]))
+
+    def join(self, parts: Sequence[Tensor], model: nn.Module) -> dict[str, Tensor]:
+        """Return the published tensors from ours."""
+        whole = self.layout.join(parts, _heads(model, self.ours[0]))
+        pieces = whole.chunk(len(self.published))
+        return dict(zip(self.published, pieces, strict=True))
+
+
+@dataclass(frozen=True)
+class Match:
+    """Which published tensors fill which tensors of the model, and what was left over on either side."""
+
+    uses: tuple[Use, ...]
+    dropped: frozenset[str] = field(default_factory=frozenset)
+    missing: tuple[str, ...] = ()  # published names
+    stray: tuple[str, ...] = ()
 
     def check(self, file: object) -> None:
         """Raise CheckpointError unless every tensor of both sides has its counterpart."""
@@ -56,50 +189,92 @@ def match(rules: Rules, published: Iterable[str], wanted: Mapping[str, object]) 
     wanted: our tensor names, each with the identity of its storage, so that one of several tied names is
     enough.
     """
-    patterns = [(_pattern(theirs), ours) for theirs, ours in rules.items()]
-    targets: dict[str, str] = {}
-    dropped: set[str] = set()
-    stray: list[str] = []
-    for name in published:
-        ours = _rename(name, patterns)
-        if isinstance(ours, Drop) or (ours is None and name.rpartition(".")[2] in LEFTOVERS):
+    table, names = _compile(rules), list(published)
+    known, done = set(names), set[str]()
+    uses, dropped, stray, lacking = [], set[str](), list[str](), dict[object, str]()
+    for name in names:
+        if name in done:
+            continue
+        use = _use(name, table)
+        if isinstance(use, Drop) or (use is None and name.rpartition(".")[2] in LEFTOVERS):
             dropped.add(name)
-        elif ours is None or ours not in wanted:
+        elif use is None or not all(ours in wanted for ours in use.ours):
             stray.append(name)
         else:
-            targets[name] = ours
-    filled = {wanted[ours] for ours in targets.values()}
-    lacking: dict[object, str] = {}  # tied tensors under their first name
-    for name, storage in wanted.items():
+            uses.append(use)
+            done.update(use.published)
+            lacking.update((other, other) for other in use.published if other not in known)
+    filled = {wanted[ours] for use in uses for ours in use.ours}
+    for name, storage in wanted.items():  # tied tensors under their first name
         if storage not in filled:
-            lacking.setdefault(storage, published_name(rules, name) or name)
-    return Match(targets, frozenset(dropped), tuple(lacking.values()), tuple(stray))
+            use = published_as(rules, name)
+            lacking.setdefault(storage, name if use is None else use.published[0])
+    return Match(tuple(uses), frozenset(dropped), tuple(dict.fromkeys(lacking.values())), tuple(stray))
 
 
-def published_name(rules: Rules, ours: str) -> str | None:
-    """Return what a file of this family calls our tensor: the table, backwards. None when it has no name."""
+def published_as(rules: Rules, ours: str) -> Use | None:
+    """Return how a file of this family holds our tensor: the table, backwards. None when it has no name."""
     for theirs, target in rules.items():
-        if isinstance(target, str) and (hit := _pattern(target).fullmatch(ours)):
-            return _fill(theirs, hit)
+        if isinstance(target, Drop):
+            continue
+        layout = _layout(target)
+        for path in layout.targets:
+            if hit := _pattern(path).fullmatch(ours):
+                sources = (theirs,) if isinstance(theirs, str) else theirs
+                return _filled([re.sub(r"\[.*?\]", "", source) for source in sources], layout, hit)
     return None
+
+
+_Table = list[tuple[re.Pattern[str], tuple[str, ...], str | Layout | Drop]]
+
+
+def _compile(rules: Rules) -> _Table:
+    out: _Table = []
+    for theirs, target in rules.items():
+        sources = (theirs,) if isinstance(theirs, str) else theirs
+        out.extend((_pattern(source), sources, target) for source in sources)
+    return out
 
 
 def _pattern(path: str) -> re.Pattern[str]:
-    return re.compile(re.escape(path).replace(r"\*", r"(\d+)") + r"\.(\w+)")
+    path, _, leaf = path.partition(":")
+    wild = re.escape(path).replace(r"\*", r"(\d+)").replace(r"\[", "(?:").replace(r"\]", ")?")
+    leaf = leaf or r"\w+"
+    return re.compile(rf"{wild}\.({leaf})" if path else f"({leaf})")
 
 
-def _rename(name: str, patterns: list[tuple[re.Pattern[str], str | Drop]]) -> str | Drop | None:
-    for pattern, ours in patterns:
+def _use(name: str, table: _Table) -> Use | Drop | None:
+    for pattern, sources, target in table:
         if hit := pattern.fullmatch(name):
-            return ours if isinstance(ours, Drop) else _fill(ours, hit)
+            if isinstance(target, Drop):
+                return target
+            single = len(sources) == 1
+            use = _filled(sources, _layout(target), hit)
+            return replace(use, published=(name,)) if single else use
     return None
+
+
+def _filled(sources: Sequence[str], layout: Layout, hit: re.Match[str]) -> Use:
+    published = tuple(_fill(source, hit) for source in sources)
+    return Use(published, tuple(_fill(target, hit) for target in layout.targets), layout)
 
 
 def _fill(path: str, hit: re.Match[str]) -> str:
     *numbers, leaf = hit.groups()
+    path, _, own = path.partition(":")
     for number in numbers:
         path = path.replace("*", number, 1)
-    return f"{path}.{leaf}"
+    return ".".join(part for part in (path, own or leaf) if part)
+
+
+def _layout(target: str | Layout) -> Layout:
+    return Same(target) if isinstance(target, str) else target
+
+
+def _heads(model: nn.Module, name: str) -> int:
+    """Return the key/value heads of the attention that a tensor is in; 1 outside of any."""
+    owner = model.get_submodule(name.rpartition(".")[0].rpartition(".")[0])
+    return owner.slot.heads if isinstance(owner, Remembers) else 1
 
 
 def some(names: Sequence[str]) -> str:

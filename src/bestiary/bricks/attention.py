@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -31,7 +32,17 @@ class Heads:
         return cls(queries, kv or queries, width // queries)
 
 
-class Attention(nn.Module):
+class Remembers(nn.Module):
+    """A layer that a cache keeps something for: keys and values, or what a convolution looks back on."""
+
+    slot: Slot
+
+    def number(self, index: int) -> None:
+        """Take a place in the stack: the index of this layer's rectangle in a cache."""
+        self.slot = replace(self.slot, index=index)
+
+
+class Attention(Remembers):
     """o(attend(position(q_norm(q x), k_norm(k x)), v x)): Vaswani et al., 2017, with grouped keys (arXiv
     2305.13245).
 
@@ -59,13 +70,30 @@ class Attention(nn.Module):
         self.o = nn.Linear(heads.queries * heads.dim, width, out_bias)
         self.q_norm, self.k_norm = q_norm or nn.Identity(), k_norm or nn.Identity()
 
-    def number(self, index: int) -> None:
-        """Take a place in the stack: the index of this layer's rectangle in a cache."""
-        self.slot = replace(self.slot, index=index)
-
-    def forward(self, x: Tensor, ctx: Context) -> Tensor:
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values of x (*L, width), each (*L, heads, head_dim)."""
         # -1: the heads that this process holds; a tensor-parallel plan cuts the projections without asking
         # here.
         q, k, v = (project(x).unflatten(-1, (-1, self.head_dim)) for project in (self.q, self.k, self.v))
+        return q, k, v
+
+    def forward(self, x: Tensor, ctx: Context) -> Tensor:
+        q, k, v = self.project(x)
         q, k = self.position(self.q_norm(q), self.k_norm(k), ctx)
         return self.o(ctx.attend(self.slot, q, k, v, self.score).flatten(-2))  # type: ignore[no-any-return]
+
+
+class ClippedAttention(Attention):
+    """Attention whose queries, keys and values are clamped to [-limit, limit]: MPT-30B's `clip_qkv`."""
+
+    def __init__(self, width: int, heads: Heads, *, limit: float, **kind: Any) -> None:
+        super().__init__(width, heads, **kind)
+        self.limit = limit
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = super().project(x)
+        return (
+            q.clamp(-self.limit, self.limit),
+            k.clamp(-self.limit, self.limit),
+            v.clamp(-self.limit, self.limit),
+        )

@@ -13,8 +13,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..context import Context
+from ..context import Context, Prompt
 from ..errors import ConfigError
+from ..kernels.attention import Sight
 
 # (q, k, ctx) -> (q, k), both (*L, heads, head_dim).
 Position = Callable[[Tensor, Tensor, Context], tuple[Tensor, Tensor]]
@@ -25,6 +26,17 @@ def unmoved(q: Tensor, k: Tensor, ctx: Context) -> tuple[Tensor, Tensor]:
     return q, k
 
 
+class Place(Protocol):
+    """Where tokens stand, and how long their sequences are: of a Context, or of the keys in a cache."""
+
+    @property
+    def positions(self) -> Tensor: ...
+    @property
+    def lengths(self) -> Tensor: ...
+    @property
+    def prompt(self) -> Prompt | None: ...
+
+
 class Frequencies(Protocol):
     """How fast each pair of channels turns."""
 
@@ -33,12 +45,12 @@ class Frequencies(Protocol):
         """A factor on the rotated channels."""
         ...
 
-    def __call__(self, dim: int, base: float, ctx: Context) -> Tensor:
+    def __call__(self, dim: int, base: float, ctx: Place) -> Tensor:
         """Return radians a position, float32: (dim / 2,), or (*L, dim / 2) where a length enters."""
         ...
 
 
-def _turns(dim: int, base: float | Tensor, ctx: Context) -> Tensor:
+def _turns(dim: int, base: float | Tensor, ctx: Place) -> Tensor:
     # In float32 and in this order, as every published implementation has it: at position 100,000 a last-bit
     # difference of a frequency is already 1e-2 radians.
     return 1.0 / (base ** (torch.arange(0, dim, 2, device=ctx.positions.device).float() / dim))
@@ -50,7 +62,7 @@ class Plain:
 
     magnitude: float = 1.0
 
-    def __call__(self, dim: int, base: float, ctx: Context) -> Tensor:
+    def __call__(self, dim: int, base: float, ctx: Place) -> Tensor:
         return _turns(dim, base, ctx)
 
 
@@ -61,7 +73,7 @@ class Interpolated:
     factor: float
     magnitude: float = 1.0
 
-    def __call__(self, dim: int, base: float, ctx: Context) -> Tensor:
+    def __call__(self, dim: int, base: float, ctx: Place) -> Tensor:
         return _turns(dim, base, ctx) / self.factor
 
 
@@ -77,7 +89,7 @@ class DynamicNTK:
     trained: int
     magnitude: float = 1.0
 
-    def __call__(self, dim: int, base: float, ctx: Context) -> Tensor:
+    def __call__(self, dim: int, base: float, ctx: Place) -> Tensor:
         length = ctx.lengths.clamp_min(self.trained)[..., None].float()  # (*L, 1)
         stretch = self.factor * length / self.trained - (self.factor - 1)
         return _turns(dim, base * stretch ** (dim / (dim - 2)), ctx)
@@ -93,7 +105,7 @@ class Llama3:
     trained: int
     magnitude: float = 1.0
 
-    def __call__(self, dim: int, base: float, ctx: Context) -> Tensor:
+    def __call__(self, dim: int, base: float, ctx: Place) -> Tensor:
         turns = _turns(dim, base, ctx)
         wavelength = 2 * math.pi / turns
         smooth = (self.trained / wavelength - self.low) / (self.high - self.low)
@@ -118,7 +130,7 @@ class Yarn:
     slow: float = 1.0
     whole: bool = True
 
-    def __call__(self, dim: int, base: float, ctx: Context) -> Tensor:
+    def __call__(self, dim: int, base: float, ctx: Place) -> Tensor:
         turns = _turns(dim, base, ctx)
         low, high = self._channel(self.fast, dim, base), self._channel(self.slow, dim, base)
         if self.whole:
@@ -140,7 +152,7 @@ class Factors:
     factors: tuple[float, ...]
     magnitude: float = 1.0
 
-    def __call__(self, dim: int, base: float, ctx: Context) -> Tensor:
+    def __call__(self, dim: int, base: float, ctx: Place) -> Tensor:
         return _turns(dim, base, ctx) / torch.tensor(self.factors, device=ctx.positions.device)
 
 
@@ -166,10 +178,14 @@ class Rotary:
         cos, sin = ctx.once(self, lambda: self.angles(ctx))
         return self.turn(q, cos, sin), self.turn(k, cos, sin)
 
-    def angles(self, ctx: Context) -> tuple[Tensor, Tensor]:
-        """Return cos and sin of this step, float32 (*L, 1, dim / 2): the same for every layer and head."""
+    def angles(self, ctx: Place, positions: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return cos and sin of this step, float32 (*L, 1, dim / 2): the same for every layer and head.
+
+        positions: where the tokens stand to this rotation, if that is not where they stand in the sequence.
+        """
         turns = self.frequencies(self.dim, self.base, ctx)
-        angle = (ctx.positions[..., None].float() * turns)[..., None, :]
+        places = ctx.positions if positions is None else positions
+        angle = (places[..., None].float() * turns)[..., None, :]
         return angle.cos() * self.frequencies.magnitude, angle.sin() * self.frequencies.magnitude
 
     def turn(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -180,3 +196,29 @@ class Rotary:
         turned = torch.stack(pair, -1).flatten(-2) if self.interleaved else torch.cat(pair, -1)
         turned = turned.to(x.dtype)
         return turned if self.dim == x.shape[-1] else torch.cat((turned, x[..., self.dim :]), -1)
+
+
+@dataclass(frozen=True)
+class _Standing:
+    positions: Tensor
+    lengths: Tensor
+    prompt: Prompt | None = None
+
+
+@dataclass(frozen=True)
+class Met:
+    """Rotate queries and keys where they meet, by frequencies that all keys share: a Score's `meeting`.
+
+    InternLM's cache holds keys without positions, so that a longer sequence turns the earlier keys anew
+    (InternEvo, modeling_internlm.py). Costs a rotation of every key at every step.
+    """
+
+    rotary: Rotary
+
+    def __call__(self, q: Tensor, k: Tensor, sight: Sight) -> tuple[Tensor, Tensor]:
+        if self not in sight.remembered:  # once a step, for all layers
+            lengths = sight.q_pos.amax(-1, keepdim=True) + 1 if sight.lengths is None else sight.lengths
+            places = (_Standing(positions, lengths) for positions in (sight.q_pos, sight.k_pos))
+            sight.remembered[self] = [self.rotary.angles(place) for place in places]
+        of_q, of_k = sight.remembered[self]
+        return self.rotary.turn(q, *of_q), self.rotary.turn(k, *of_k)

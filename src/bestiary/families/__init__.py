@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from typing import Protocol
 
@@ -12,15 +13,25 @@ from ..tensors import Rules
 
 # model_type in config.json -> the family's file. Constants only: no name from a file is ever imported.
 FAMILIES = {
+    "falcon": "falcon",
+    "RefinedWeb": "falcon",
+    "RefinedWebModel": "falcon",
+    "gpt2": "gpt2",
     "llama": "llama",
     "mistral": "llama",
+    "mixtral": "mixtral",
 }
+
+# Where a model_type says too little or is not there: a key that only this family's files have.
+TELLING = (
+    # model_type (None: not there), key, family
+)
 
 
 class Family(Protocol):
     """What a family's module offers."""
 
-    TENSORS: Rules
+    TENSORS: Rules | Callable[[Config], Rules]
 
     def build(self, c: Config) -> Decoder:
         """Compose the bricks that a config.json describes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from torch import nn
@@ -11,6 +12,7 @@ from ..config import MOST_LAYERS, Config
 from ..context import Score
 from ..models import Decoder
 from ..tensors import DROP, Rules
+from .ends import ends
 from .rotary import rotary
 
 TENSORS: Rules = {
@@ -30,9 +32,22 @@ TENSORS: Rules = {
 }
 
 
-def build(c: Config, *, interleaved: bool = False) -> Decoder:
-    """Compose the bricks that a Llama config.json describes. interleaved: how the weights pair channels."""
-    width, vocab = c.count("hidden_size"), c.count("vocab_size")
+# Makes one feed-forward layer of a config's sizes.
+Expert = Callable[[], nn.Module]
+
+
+def build(
+    c: Config,
+    *,
+    interleaved: bool = False,
+    feedforward: Callable[[Expert, int], nn.Module] = lambda expert, index: expert(),
+) -> Decoder:
+    """Compose the bricks that a Llama config.json describes.
+
+    interleaved: how the weights pair channels. feedforward: makes the feed-forward layer of a block from what
+    makes Llama's, and the number of the block.
+    """
+    width = c.count("hidden_size")
     queries = c.count("num_attention_heads", most=width)
     dim, kv = c.optional("head_dim"), c.count("num_key_value_heads", queries)
     heads = Heads.of(width, queries, kv) if dim is None else Heads(queries, kv, dim)
@@ -50,9 +65,8 @@ def build(c: Config, *, interleaved: bool = False) -> Decoder:
     )
     mlp = partial(GatedMLP, width, c.count("intermediate_size"), act, bias=c.flag("mlp_bias", False))
     layers = [
-        PreNorm(norm(), attn(), norm(), mlp()) for _ in range(c.count("num_hidden_layers", most=MOST_LAYERS))
+        PreNorm(norm(), attn(), norm(), feedforward(mlp, index))
+        for index in range(c.count("num_hidden_layers", most=MOST_LAYERS))
     ]
-    embed, head = nn.Embedding(vocab, width), nn.Linear(width, vocab, bias=False)
-    if c.flag("tie_word_embeddings", False):
-        head.weight = embed.weight
+    embed, head = ends(c, width, tied=False)
     return Decoder(embed, layers, norm(), head)

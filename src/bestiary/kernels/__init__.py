@@ -128,7 +128,7 @@ def _about(kernel: Kernel[Any]) -> tuple[bool, str]:
 
 def explain() -> list[Verdict]:
     """List every implementation of every operation, best first: what it runs on here, or why it is absent."""
-    from . import attention, matmul  # noqa: F401  # importing them fills the table
+    from . import attention, experts, matmul  # noqa: F401  # importing them fills the table
 
     verdicts = []
     for table in _TABLES.values():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,8 @@ from . import Table
 
 # (q_pos (B, Q), k_pos (B, K)) -> (B, H, Q, K), added to the scores: ALiBi, T5's buckets.
 Bias = Callable[[Tensor, Tensor], Tensor]
+# (q, k, sight) -> (q, k): positions that act on queries and keys where they meet.
+Meeting = Callable[[Tensor, Tensor, "Sight"], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Score:
 
     scale: factor on q.k (None: head_dim ** -0.5). causal: a query sees no later key. window: a query sees at
     most this many keys, itself included. softcap: scores pass through cap * tanh(score / cap). bias: see
-    Bias.
+    Bias. meeting: see Meeting; what a cache holds are then keys without positions.
     """
 
     scale: float | None = None
@@ -33,6 +36,7 @@ class Score:
     window: int | None = None
     softcap: float | None = None
     bias: Bias | None = None
+    meeting: Meeting | None = None
 
 
 @dataclass
@@ -40,11 +44,17 @@ class Sight:
     """Where the queries and keys of one rectangle stand, and which keys exist.
 
     q_pos (B, Q) and k_pos (B or 1, K): absolute positions. seen: None, or bool, broadcastable to (B, Q, K).
+    lengths (B, 1): tokens of each sequence. prefix (B, 1): how many first keys every query sees, causal or
+    not. since (B, Q): the first key that each query sees.
     """
 
     q_pos: Tensor
     k_pos: Tensor
     seen: Tensor | None = None
+    lengths: Tensor | None = None
+    prefix: Tensor | None = None
+    since: Tensor | None = None
+    remembered: dict[object, Any] = field(default_factory=dict, repr=False)
     _masks: dict[tuple[object, ...], Tensor | None] = field(default_factory=dict, repr=False)
 
     def mask(self, score: Score, dtype: torch.dtype) -> Tensor | None:
@@ -63,7 +73,12 @@ class Sight:
             torch.ones_like(apart, dtype=torch.bool) if self.seen is None else self.seen.expand_as(apart)
         )
         if score.causal:
-            allowed = allowed & (apart >= 0)
+            ahead = apart >= 0
+            if self.prefix is not None:
+                ahead = ahead | (self.k_pos < self.prefix)[:, None]
+            allowed = allowed & ahead
+        if self.since is not None:
+            allowed = allowed & (self.k_pos[:, None] >= self.since[..., None])
         if score.window is not None:
             allowed = allowed & (apart < score.window)
         # The lowest finite number, not -inf: a padding row that sees nobody stays finite instead of NaN, and
@@ -71,7 +86,7 @@ class Sight:
         hidden = torch.finfo(dtype).min
         if score.bias is not None:
             bias = score.bias(self.q_pos, self.k_pos).to(dtype)
-            return torch.where(allowed[:, None], bias, hidden)
+            return torch.where(allowed[:, None], bias, hidden)  # bias (B, H, 1 or Q, K)
         zero = torch.zeros((), dtype=dtype, device=apart.device)
         return torch.where(allowed[:, None], zero, hidden)
 
@@ -102,6 +117,13 @@ def _sdpa_supports(q: Tensor, k: Tensor, v: Tensor, score: Score, sight: Sight) 
 
 
 # (q, k, v, score, sight) -> (B, Q, H, D)
-attention: Table[Tensor] = Table("attention")
-attention.add("torch-sdpa", _sdpa, _sdpa_supports)
-attention.add("reference", reference)
+softmax: Table[Tensor] = Table("attention")
+softmax.add("torch-sdpa", _sdpa, _sdpa_supports)
+softmax.add("reference", reference)
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, score: Score, sight: Sight) -> Tensor:
+    """Let queries q (B, Q, H, D) see keys and values (B, K, G, D) as score and sight allow: (B, Q, H, D)."""
+    if score.meeting is not None:
+        q, k = score.meeting(q, k, sight)
+    return softmax(q, k, v, score, sight)

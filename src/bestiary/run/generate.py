@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..context import Cache, Stream
+from ..context import Cache, Prompt, Stream
 from ..errors import CheckpointError, RequestError
 from ..models import Decoder, Pick
 from ..text.stream import StreamDecoder
@@ -76,9 +76,16 @@ class Session:
         self.model, self.context = model, context
         self.ids: list[int] = []
         self._cache: Cache | None = None
+        self._prompt: Prompt | None = None
 
     def prefill(self, prompt: Sequence[int]) -> Tensor:
         """Make `prompt`, not empty, all that was seen; return float32 logits (V,) of the token after it."""
+        before, self._prompt = (
+            self._prompt,
+            self.model.prompt(torch.tensor([prompt], device=next(self.model.parameters()).device)),
+        )
+        if before is not None and not self._prompt.continues(before):
+            self.rewind(0)  # what was computed saw another beginning
         # The last token is always computed: its logits were not kept.
         self.rewind(min(_common(self.ids, prompt), len(prompt) - 1))
         return self.feed(prompt[len(self.ids) :])
@@ -91,12 +98,19 @@ class Session:
         """
         total = len(self.ids) + len(tokens)
         cache = self._room(total)
-        for begin in range(0, len(tokens), CHUNK):
-            part = tokens[begin : begin + CHUNK]
-            ctx = Stream.at(cache, len(self.ids), len(part), total=total)
+        for part in self._parts(tokens):
+            ctx = Stream.at(cache, len(self.ids), len(part), self._prompt)
             logits = self.model(torch.tensor([part], device=ctx.positions.device), ctx, _LAST)
             self.ids.extend(part)  # only now: an interrupted step leaves the session as it was
         return logits[0].float()  # type: ignore[no-any-return]
+
+    def _parts(self, tokens: Sequence[int]) -> Iterator[Sequence[int]]:
+        """Cut tokens into what is computed at once; a prefix that all of its tokens see stays whole."""
+        prefix = None if self._prompt is None or self._prompt.prefix is None else self._prompt.prefix
+        first = max(CHUNK, 0 if prefix is None else int(prefix) - len(self.ids))
+        yield tokens[:first]
+        for begin in range(first, len(tokens), CHUNK):
+            yield tokens[begin : begin + CHUNK]
 
     def rewind(self, length: int) -> None:
         """Forget all but the first `length` tokens."""
@@ -108,7 +122,7 @@ class Session:
         had = 0 if self._cache is None else self._cache.capacity
         room = min(self.context, -(-max(length, had + had // 2) // ROOM) * ROOM)
         if self._cache is None:
-            like = next(self.model.parameters())
+            like = next(self.model.parameters())  # the norms' type is the one that is computed in
             self._cache = Cache.empty(self.model, 1, room, dtype=like.dtype, device=like.device)
         elif length > had:
             self._cache.grow(room)

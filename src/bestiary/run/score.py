@@ -27,9 +27,10 @@ def log_likelihoods(model: Decoder, ids: Sequence[int]) -> Tensor:
     like, scored = next(model.parameters()), len(ids) - 1
     cache = Cache.empty(model, 1, scored, dtype=like.dtype, device=like.device)
     tokens, parts = torch.tensor(ids, device=like.device), []
+    prompt = model.prompt(tokens[None])
     for begin in range(0, scored, ROWS):
         end = min(begin + ROWS, scored)
-        step = Stream.at(cache, begin, end - begin, total=len(ids))
+        step = Stream.at(cache, begin, end - begin, prompt)
         logits = model(tokens[None, begin:end], step)[0].double()
         wanted = logits.gather(-1, tokens[begin + 1 : end + 1, None])[:, 0]
         parts.append(wanted - logits.logsumexp(-1))
