@@ -43,8 +43,8 @@ INERT = frozenset(
     torch_dtype transformers_version use_cache use_return_dict torchscript unsloth_version unsloth_fixed
     do_sample temperature top_p top_k num_return_sequences
     attn_pdrop embd_pdrop resid_pdrop dropout activation_dropout classifier_dropout embedding_dropout
-    layerdrop gradient_checkpointing n_ctx seq_length summary_activation summary_first_dropout summary_proj_to_labels
-    summary_type summary_use_proj
+    layerdrop gradient_checkpointing n_ctx seq_length summary_activation summary_first_dropout
+    summary_proj_to_labels summary_type summary_use_proj
     """.split()
 )
 
