@@ -53,6 +53,14 @@ def meta(case: Path) -> dict[str, Any]:
     return read
 
 
+def hints(case: Path) -> dict[str, Any]:
+    """Return the config keys that stand in for published facts which a tiny config cannot carry."""
+    if not (case / "META.json").exists():
+        return {}
+    said: dict[str, Any] = dict(meta(case).get("hints") or {})
+    return said | said.pop("rope", {})
+
+
 # Cases of other kinds than a decoder's forward pass.
 OTHERS = (
     "bert", "cpm2", "format", "loss", "minigpt4", "opensora", "plug", "prompts", "t0", "t5", "tokenizers",

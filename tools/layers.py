@@ -16,7 +16,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("config", "files", "kernels"),
     ("context",),
     ("bricks",),
-    ("models", "tensors", "swap"),
+    ("models", "tensors", "swap", "adapters"),
     ("families", "quant"),
     ("roster",),
     ("hub", "load"),

@@ -9,7 +9,7 @@ Turned. The same table, read backwards, saves.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -207,22 +207,30 @@ def match(rules: Rules, published: Iterable[str], wanted: Mapping[str, object]) 
     filled = {wanted[ours] for use in uses for ours in use.ours}
     for name, storage in wanted.items():  # tied tensors under their first name
         if storage not in filled:
-            use = published_as(rules, name)
-            lacking.setdefault(storage, name if use is None else use.published[0])
+            lacking.setdefault(storage, _expected(rules, name, known))
     return Match(tuple(uses), frozenset(dropped), tuple(dict.fromkeys(lacking.values())), tuple(stray))
 
 
-def published_as(rules: Rules, ours: str) -> Use | None:
-    """Return how a file of this family holds our tensor: the table, backwards. None when it has no name."""
+def _expected(rules: Rules, ours: str, known: Collection[str]) -> str:
+    """Return what this file would call our tensor, which its family may call in several ways."""
+    kinds = {re.sub(r"\d+", "*", name) for name in known}
+    roots = {name.partition(".")[0] for name in known}
+
+    def likeness(name: str) -> tuple[bool, bool]:
+        return re.sub(r"\d+", "*", name) in kinds, name.partition(".")[0] in roots
+
+    # The first of the likeliest: a table begins with what is published most.
+    return max(_spellings(rules, ours), key=likeness, default=ours)
+
+
+def _spellings(rules: Rules, ours: str) -> Iterator[str]:
+    """Yield every name that a rule gives our tensor, in its published form: the table, backwards."""
     for theirs, target in rules.items():
-        if isinstance(target, Drop):
-            continue
-        layout = _layout(target)
-        for path in layout.targets:
-            if hit := _pattern(path).fullmatch(ours):
-                sources = (theirs,) if isinstance(theirs, str) else theirs
-                return _filled([re.sub(r"\[.*?\]", "", source) for source in sources], layout, hit)
-    return None
+        paths = () if isinstance(target, Drop) else _layout(target).targets
+        for hit in filter(None, (_pattern(path).fullmatch(ours) for path in paths)):
+            source = theirs if isinstance(theirs, str) else theirs[-1]
+            yield _fill(re.sub(r"\[.*?\]", "", source), hit)
+            yield _fill(source.replace("[", "").replace("]", ""), hit)
 
 
 _Table = list[tuple[re.Pattern[str], tuple[str, ...], str | Layout | Drop]]

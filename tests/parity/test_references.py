@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bestiary.context import Cache, Full, Prompt, Stream
 from bestiary.load import Loaded, load, published
-from tests.goldens import cases, decoders, meta
+from tests.goldens import cases, decoders, hints, meta
 
 GGUF = [(case, file.name) for case in cases("format-gguf-llama*") for file in sorted(case.glob("*.gguf"))]
 
@@ -48,10 +48,7 @@ class Reference:
 
 def reference(case: Path) -> Reference:
     """Load a case: the model with the hints that its config cannot carry, and the expected results."""
-    said = meta(case)
-    hints: dict[str, Any] = dict(said.get("hints") or {})
-    hints.update(hints.pop("rope", {}))
-    return Reference(load(case, config=hints), load_file(case / "expected.safetensors"), said)
+    return Reference(load(case, config=hints(case)), load_file(case / "expected.safetensors"), meta(case))
 
 
 def hidden_states(loaded: Loaded, tokens: Tensor, ctx: Full | None = None) -> tuple[list[Tensor], Tensor]:

@@ -1,0 +1,1 @@
+"""Small weights beside large ones: trained, saved and shared by themselves."""

@@ -1,0 +1,76 @@
+"""What does not fit is refused by name, in every family: config keys, and tensors on either side."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from bestiary.errors import CheckpointError, ConfigError
+from bestiary.load import load
+from tests import tiny
+from tests.goldens import STORED, hints
+from tests.subjects import NAMES
+
+
+@pytest.fixture(params=NAMES)
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    name = request.param
+    if name in tiny.MODELS:
+        tiny.make(name, tmp_path)
+    else:
+        shutil.copytree(STORED / name, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+def test_a_key_that_nobody_reads_is_named(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"attention_twist": 0.5}))
+    with pytest.raises(ConfigError, match=r"attention_twist = 0\.5"):
+        load(folder, config=hints(folder))
+
+
+def test_a_tensor_too_many_is_named(folder: Path) -> None:
+    original = load_file(folder / "model.safetensors")
+    save_file({**original, "model.layers.0.attn.sink.weight": torch.ones(3)}, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"the model lacks 1: model\.layers\.0\.attn\.sink\.weight"):
+        load(folder, config=hints(folder))
+
+
+def test_each_tensor_that_is_missing_is_named(folder: Path) -> None:
+    loaded = load(folder, config=hints(folder))
+    owners = [
+        (use, {id(loaded.model.get_parameter(n)) for n in use.ours if n in names(loaded.model)})
+        for use in loaded.match.uses
+    ]
+    original = load_file(folder / "model.safetensors")
+    for use, held in owners:
+        if any(held & other for another, other in owners if another is not use):
+            continue  # a tied tensor may be there once
+        lost = use.published[-1]
+        save_file({name: t for name, t in original.items() if name != lost}, folder / "model.safetensors")
+        with pytest.raises(CheckpointError) as caught:
+            load(folder, config=hints(folder), check_finite=False)
+        assert "the file lacks" in str(caught.value)
+        assert lost in str(caught.value)
+        save_file(original, folder / "model.safetensors")
+
+
+def names(model: torch.nn.Module) -> set[str]:
+    return {name for name, _ in model.named_parameters(remove_duplicate=False)}
+
+
+def test_each_tensor_of_another_shape_is_named(folder: Path) -> None:
+    original = load_file(folder / "model.safetensors")
+    for use in load(folder, config=hints(folder)).match.uses:
+        name = use.published[0]
+        longer = torch.cat((original[name], original[name][:1]))
+        save_file({**original, name: longer}, folder / "model.safetensors")
+        with pytest.raises(CheckpointError, match="has shape") as caught:
+            load(folder, config=hints(folder), check_finite=False)
+        assert name in str(caught.value)
+        save_file(original, folder / "model.safetensors")
