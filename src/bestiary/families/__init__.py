@@ -13,6 +13,8 @@ from ..tensors import Rules
 
 # model_type in config.json -> the family's file. Constants only: no name from a file is ever imported.
 FAMILIES = {
+    "Yi": "llama",
+    "aquila": "llama",
     "falcon": "falcon",
     "RefinedWeb": "falcon",
     "RefinedWebModel": "falcon",
@@ -20,6 +22,8 @@ FAMILIES = {
     "llama": "llama",
     "mistral": "llama",
     "mixtral": "mixtral",
+    "skywork": "llama",
+    "xverse": "llama",
 }
 
 # Where a model_type says too little or is not there: a key that only this family's files have.
