@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from typing import TypeVar
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,6 +18,7 @@ from torch import Tensor
 from .errors import ConfigError
 
 Activation = Callable[[Tensor], Tensor]
+Value = TypeVar("Value", int, float, str)
 
 _tanh_gelu = partial(F.gelu, approximate="tanh")
 
@@ -45,6 +47,8 @@ INERT = frozenset(
     attn_pdrop embd_pdrop resid_pdrop dropout activation_dropout classifier_dropout embedding_dropout
     layerdrop gradient_checkpointing n_ctx seq_length summary_activation summary_first_dropout
     summary_proj_to_labels summary_type summary_use_proj
+    attention_probs_dropout_prob hidden_dropout_prob init_std prefix custom_pipelines unk_token_id
+    attention_softmax_in_fp32 bias_dropout_fusion masked_softmax_fusion offset_alibi skip_bias_add slow_but_exact
     """.split()
 )
 
@@ -94,12 +98,14 @@ class Config:
             raise ConfigError(f"{self.where} sets one thing in several ways: {said}. Keep the right one")
         return (used or list(keys))[0]
 
-    def count(self, key: str, default: int | object = _MISSING, *, most: int = MOST_SIZE) -> int:
-        """Return a size: a whole number from 1 to `most`."""
+    def count(
+        self, key: str, default: int | object = _MISSING, *, least: int = 1, most: int = MOST_SIZE
+    ) -> int:
+        """Return a size: a whole number from `least` to `most`."""
         value = self.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
             raise ConfigError(
-                f"{self.where}: {key} = {_short(value)} should be a whole number from 1 to {most}"
+                f"{self.where}: {key} = {_short(value)} should be a whole number from {least} to {most}"
             )
         return value
 
@@ -130,6 +136,16 @@ class Config:
             return self.count(key)
         self._read.add(key)
         return None
+
+    def values(self, key: str, kind: type[Value]) -> list[Value] | None:
+        """Return a list of values of one kind, or None when the file has none. Whole numbers are floats."""
+        value = self.get(key, None)
+        if value is None:
+            return None
+        allowed = (int, float) if kind is float else (kind,)
+        if not isinstance(value, list) or not all(type(item) in allowed for item in value):
+            raise ConfigError(f"{self.where}: {key} = {_short(value)} should be a list of {kind.__name__}")
+        return [kind(item) for item in value]
 
     def activation(self, key: str, default: str | object = _MISSING) -> Activation:
         """Return the function that an activation's published name stands for."""
