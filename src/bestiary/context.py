@@ -34,6 +34,11 @@ class Slot:
     dim: int  # channels of a key
     values: int | None = None  # channels of a value: as many as of a key unless told; 0: keys alone
 
+    @property
+    def channels(self) -> int:
+        """Numbers kept for each token."""
+        return self.heads * (self.dim + (self.dim if self.values is None else self.values))
+
 
 @dataclass(frozen=True, eq=False)
 class Prompt:

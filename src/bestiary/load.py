@@ -60,10 +60,13 @@ class Loaded:
 
     @property
     def context(self) -> int:
-        for key in CONTEXT_KEYS:
-            if isinstance(value := self.config.get(key), int):
-                return value
-        return 2048
+        return context(self.config) or 2048
+
+
+def context(config: Mapping[str, object]) -> int | None:
+    """Return how many tokens a config.json says that its model was published for; None where it does not."""
+    values = (config.get(key) for key in CONTEXT_KEYS)
+    return next((value for value in values if isinstance(value, int)), None)
 
 
 def load(

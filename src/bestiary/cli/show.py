@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..files import Checkpoint
     from ..models import Decoder
 
-# Of a published config, in the order in which people ask for them.
+# What is shown of an architecture, in the order in which people ask for it, under Llama's published names.
 _KEYS = {
     "num_hidden_layers": "layers",
     "hidden_size": "width",
@@ -103,10 +103,13 @@ def _architecture(checkpoint: Checkpoint) -> dict[str, Any]:
             model = build(Config(config))
     except BestiaryError as refused:
         return {"runs": False, "reason": str(refused), "architecture": _named(checkpoint), "memory": None}
-    shape = {key: config[key] for key in _KEYS if config.get(key) is not None}
+    known = {**config, **_shape(model, config)}
     return {
         "runs": True,
-        "architecture": {"model_type": config.get("model_type"), **shape},
+        "architecture": {
+            "model_type": config.get("model_type"),
+            **{key: known[key] for key in _KEYS if known.get(key) is not None},
+        },
         "memory": _memory(checkpoint, model, config),
     }
 
@@ -117,11 +120,29 @@ def _named(checkpoint: Checkpoint) -> dict[str, Any]:
     return {"model_type": said} if isinstance(said, str) else {}
 
 
+def _shape(model: Decoder, config: Mapping[str, object]) -> dict[str, object]:
+    """What the built model says of itself, whatever its family's config calls it."""
+    from ..bricks import Attention
+    from ..load import context
+
+    attn = next(module for module in model.modules() if isinstance(module, Attention))
+    queries, keys = attn.q.out_features // attn.head_dim, attn.k.out_features // attn.head_dim
+    return {
+        "num_hidden_layers": len(model.layers),
+        "hidden_size": attn.q.in_features,
+        "num_attention_heads": queries,
+        "num_key_value_heads": keys,
+        "head_dim": attn.head_dim,
+        "max_position_embeddings": context(config),
+    }
+
+
 def _memory(checkpoint: Checkpoint, model: Decoder, config: Mapping[str, object]) -> dict[str, Any]:
     """Bytes of the weights, of one token's keys and values, and of a full context of them."""
-    token = sum(2 * slot.heads * slot.dim * _FLOAT32 for slot in model.slots())
-    context = config.get("max_position_embeddings")
-    full = token * context if isinstance(context, int) else None
+    from ..load import context
+
+    token = sum(slot.channels for slot in model.slots()) * _FLOAT32
+    full = None if (length := context(config)) is None else token * length
     return {"weights": checkpoint.nbytes, "kv_token": token, "kv_context": full}
 
 

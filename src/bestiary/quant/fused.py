@@ -65,8 +65,8 @@ def _attention_refusal(attn: Attention) -> str | None:
     score, dim = attn.score, attn.head_dim
     if not (isinstance(attn.q_norm, nn.Identity) and isinstance(attn.k_norm, nn.Identity)):
         return "its queries or keys are normed"
-    if not score.causal or score.softcap is not None or score.bias is not None:
-        return "its scores are capped, biased or not causal"
+    if not score.causal or any((score.softcap, score.bias, score.meeting)):
+        return "its scores are capped, biased, turned or not causal"
     if type(attn.position) is not Rotary and attn.position is not unmoved:
         return "its positions are not rotary"
     return None if dim % 16 == 0 and dim <= _MOST_DIM else f"its heads have {dim} channels"
@@ -178,6 +178,7 @@ def _is_one_token(x: Tensor, ctx: Context) -> bool:
         type(ctx) is Stream
         and ctx.start is not None
         and 0 <= ctx.start < ctx.cache.capacity
+        and (ctx.prompt is None or ctx.prompt.since is None)
         and x.shape[:2] == (1, 1)
         and x.dtype == torch.float32
         and x.is_cpu
