@@ -48,7 +48,8 @@ INERT = frozenset(
     layerdrop gradient_checkpointing n_ctx seq_length summary_activation summary_first_dropout
     summary_proj_to_labels summary_type summary_use_proj
     attention_probs_dropout_prob hidden_dropout_prob init_std prefix custom_pipelines unk_token_id
-    attention_softmax_in_fp32 bias_dropout_fusion masked_softmax_fusion offset_alibi skip_bias_add slow_but_exact
+    attention_softmax_in_fp32 bias_dropout_fusion masked_softmax_fusion n_positions offset_alibi
+    skip_bias_add slow_but_exact
     """.split()
 )
 

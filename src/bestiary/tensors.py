@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +46,17 @@ class Layout(Protocol):
     def join(self, parts: Sequence[Tensor], heads: int) -> Tensor:
         """Return the published tensor: split, backwards."""
         ...
+
+
+@runtime_checkable
+class Packed(Protocol):
+    """A module whose tensors do not all have their output channels first: packed integers, their scales.
+
+    output_axes: by the tensor's own name, where it has them; None where all channels share the tensor. What
+    is not named has them first, as every layout expects.
+    """
+
+    output_axes: ClassVar[Mapping[str, int | None]]
 
 
 @dataclass(frozen=True)
@@ -149,13 +160,24 @@ class Use:
 
         Raises ValueError or RuntimeError for a tensor that cannot be cut so.
         """
-        whole = pieces[0] if len(pieces) == 1 else torch.cat(list(pieces))
-        return self.layout.split(whole, shapes, _heads(model, self.ours[0]))
+        axis, heads = _output_axis(model, self.ours[0]), _heads(model, self.ours[0])
+        if axis is None:
+            (shared,) = pieces
+            return [shared] * len(shapes)
+        whole = pieces[0] if len(pieces) == 1 else torch.cat(list(pieces), axis)
+        if axis == 0:
+            return self.layout.split(whole, shapes, heads)
+        first = [(shape[axis], *shape[:axis], *shape[axis + 1 :]) for shape in shapes]
+        parts = self.layout.split(whole.movedim(axis, 0), first, heads)
+        return [part.movedim(0, axis).contiguous() for part in parts]
 
     def join(self, parts: Sequence[Tensor], model: nn.Module) -> dict[str, Tensor]:
         """Return the published tensors from ours."""
-        whole = self.layout.join(parts, _heads(model, self.ours[0]))
-        pieces = whole.chunk(len(self.published))
+        axis, heads = _output_axis(model, self.ours[0]), _heads(model, self.ours[0])
+        if axis is None:
+            return dict.fromkeys(self.published, parts[0])
+        whole = self.layout.join([part.movedim(axis, 0) for part in parts], heads).movedim(0, axis)
+        pieces = whole.contiguous().chunk(len(self.published), axis)
         return dict(zip(self.published, pieces, strict=True))
 
 
@@ -283,6 +305,13 @@ def _heads(model: nn.Module, name: str) -> int:
     """Return the key/value heads of the attention that a tensor is in; 1 outside of any."""
     owner = model.get_submodule(name.rpartition(".")[0].rpartition(".")[0])
     return owner.slot.heads if isinstance(owner, Remembers) else 1
+
+
+def _output_axis(model: nn.Module, name: str) -> int | None:
+    """Return where a tensor has its output channels; None where all of them share it."""
+    path, _, leaf = name.rpartition(".")
+    owner = model.get_submodule(path)
+    return owner.output_axes.get(leaf, 0) if isinstance(owner, Packed) else 0
 
 
 def some(names: Sequence[str]) -> str:

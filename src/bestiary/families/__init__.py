@@ -13,17 +13,24 @@ from ..tensors import Rules
 
 # model_type in config.json -> the family's file. Constants only: no name from a file is ever imported.
 FAMILIES = {
-    "Yi": "llama",
     "aquila": "llama",
+    "bloom": "bloom",
+    "codegen": "codegen",
     "falcon": "falcon",
-    "RefinedWeb": "falcon",
-    "RefinedWebModel": "falcon",
     "gpt2": "gpt2",
+    "gpt_neox": "gpt_neox",
+    "gptj": "gptj",
     "llama": "llama",
     "mistral": "llama",
     "mixtral": "mixtral",
+    "moss": "codegen",
+    "openai-gpt": "openai_gpt",
+    "opt": "opt",
+    "RefinedWeb": "falcon",
+    "RefinedWebModel": "falcon",
     "skywork": "llama",
     "xverse": "llama",
+    "Yi": "llama",
 }
 
 # Where a model_type says too little or is not there: a key that only this family's files have.

@@ -9,17 +9,22 @@ from ..config import Config
 from ..errors import ConfigError
 
 
-def rotary(c: Config, dim: int, interleaved: bool = False, *, base: float = 10_000.0) -> Rotary:
-    """Read rope_theta and rope_scaling (to 2025) or rope_parameters (after), and LongChat's
+def rotary(
+    c: Config, dim: int, interleaved: bool = False, *, base: float = 10_000.0, share: float = 1.0
+) -> Rotary:
+    """Read rope_theta and rope_scaling (to 2025) or rope_parameters (after), GPT-NeoX's names, and LongChat's
     rope_condense_ratio.
 
-    dim: channels that rotate in each head. base: what an absent rope_theta means.
+    dim: channels of a head. base: what an absent rope_theta means. share: the part of each head's channels
+    that rotates, where the file does not say.
     """
-    base = c.number("rope_theta", base)
+    base = c.number(c.either("rope_theta", "rotary_emb_base"), base)
+    share = c.number(c.either("partial_rotary_factor", "rotary_pct"), share)
     both = [section for key in ("rope_scaling", "rope_parameters") if (section := c.section(key))]
     frequencies: Frequencies = Plain()
     for section in both:
         base = section.number("rope_theta", base)
+        share = section.number("partial_rotary_factor", share)
         frequencies = _frequencies(c, section)
     if "rope_condense_ratio" in c:  # FastChat's spelling until 2023-07-31
         frequencies = Interpolated(c.number("rope_condense_ratio"))
@@ -27,7 +32,9 @@ def rotary(c: Config, dim: int, interleaved: bool = False, *, base: float = 10_0
         raise ConfigError(
             f"{c.where} stretches its rotary positions in two ways; keep the one it was trained with"
         )
-    return Rotary(dim, base, interleaved=interleaved, frequencies=frequencies)
+    if share > 1:
+        raise ConfigError(f"{c.where} rotates {share:g} of each head's channels; 1 is all of them")
+    return Rotary(int(dim * share), base, interleaved=interleaved, frequencies=frequencies)
 
 
 def _frequencies(c: Config, s: Config) -> Frequencies:
