@@ -14,6 +14,7 @@ from ..models import Decoder
 from ..tensors import DROP, Rules
 from .ends import ends
 from .rotary import rotary
+from .windows import windows
 
 TENSORS: Rules = {
     "model.embed_tokens": "embed",
@@ -34,8 +35,15 @@ TENSORS: Rules = {
 }
 
 
-# Makes one feed-forward layer of a config's sizes.
-Expert = Callable[[], nn.Module]
+# Makes Llama's layer of a config's sizes; keywords change it.
+Make = Callable[..., nn.Module]
+# Makes the layer of one block from what makes Llama's, and the number of the block.
+Layer = Callable[[Make, int], nn.Module]
+
+
+def usual(make: Make, index: int) -> nn.Module:
+    """Make Llama's own."""
+    return make()
 
 
 def sizes(c: Config) -> tuple[int, Heads]:
@@ -46,36 +54,31 @@ def sizes(c: Config) -> tuple[int, Heads]:
     return width, Heads.of(width, queries, kv) if dim is None else Heads(queries, kv, dim)
 
 
-def attention(c: Config, interleaved: bool = False) -> Callable[[], nn.Module]:
-    """Return what makes the attention layer of a block."""
-    width, heads = sizes(c)
-    bias, score = c.flag("attention_bias", False), Score(window=c.optional("sliding_window"))
-    position = rotary(c, heads.dim, interleaved)
-    return partial(Attention, width, heads, score=score, position=position, bias=bias, out_bias=bias)
-
-
 def build(
     c: Config,
     *,
     interleaved: bool = False,
-    feedforward: Callable[[Expert, int], nn.Module] = lambda expert, index: expert(),
-    attn: Callable[[], nn.Module] | None = None,
-    layer_norm: Callable[[int, float], nn.Module] = nn.RMSNorm,
+    attention: Layer = usual,
+    feedforward: Layer = usual,
+    block: Make = PreNorm,
+    norms: Callable[[int, float], nn.Module] = nn.RMSNorm,
 ) -> Decoder:
     """Compose the bricks that a Llama config.json describes.
 
-    interleaved: how the weights pair channels. feedforward: makes the feed-forward layer of a block from what
-    makes Llama's, and the number of the block. attn: makes the attention layer, where it is not Llama's.
-    layer_norm: makes every norm of a width and an epsilon.
+    interleaved: how the weights pair channels. attention, feedforward: make the layers of a block. block:
+    joins them. norms: makes every norm, of a width and an epsilon.
     """
-    width, _ = sizes(c)
-    act = c.activation("hidden_act", "silu")
-    norm = partial(layer_norm, width, c.number("rms_norm_eps", 1e-6))
-    attn = attn or attention(c, interleaved)
-    mlp = partial(GatedMLP, width, c.count("intermediate_size"), act, bias=c.flag("mlp_bias", False))
-    layers = [
-        PreNorm(norm(), attn(), norm(), feedforward(mlp, index))
-        for index in range(c.count("num_hidden_layers", most=MOST_LAYERS))
-    ]
+    width, heads = sizes(c)
+    bias, position = c.flag("attention_bias", False), rotary(c, heads.dim, interleaved)
+    attn = partial(Attention, width, heads, position=position, bias=bias, out_bias=bias)
+    act, hidden = c.activation("hidden_act", "silu"), c.count("intermediate_size")
+    mlp = partial(GatedMLP, width, hidden=hidden, act=act, bias=c.flag("mlp_bias", False))
+    norm = partial(norms, width, c.number("rms_norm_eps", 1e-6))
+
+    def layer(index: int, window: int | None) -> nn.Module:
+        make = partial(attn, score=Score(window=window))
+        return block(norm(), attention(make, index), norm(), feedforward(mlp, index))
+
+    seen = windows(c, c.count("num_hidden_layers", most=MOST_LAYERS))
     embed, head = ends(c, width, tied=False)
-    return Decoder(embed, layers, norm(), head)
+    return Decoder(embed, [layer(index, window) for index, window in enumerate(seen)], norm(), head)

@@ -21,9 +21,10 @@ TENSORS: Rules = {
 
 def build(c: Config) -> Decoder:
     """Compose the bricks that a Mixtral config.json describes."""
-    experts, routing = c.count("num_local_experts", 8), softmax_of_top(c.count("num_experts_per_tok", 2))
+    width, experts = c.count("hidden_size"), c.count("num_local_experts", 8)
+    rule = softmax_of_top(c.count("num_experts_per_tok", 2, most=experts))
 
-    def mixture(expert: llama.Expert, index: int) -> MoE:
-        return MoE(c.count("hidden_size"), (expert() for _ in range(experts)), routing)
+    def mixture(make: llama.Make, index: int) -> MoE:
+        return MoE(width, (make() for _ in range(experts)), rule)
 
     return llama.build(c, feedforward=mixture)

@@ -10,21 +10,21 @@ from ..errors import ConfigError
 FULL, SLIDING = "full_attention", "sliding_attention"
 
 
-def windows(
-    c: Config, layers: int, *, used: bool = True, slides: Callable[[int], bool] = lambda index: True
-) -> list[int | None]:
+def windows(c: Config, layers: int, *, slides: Callable[[int], bool] | None = None) -> list[int | None]:
     """Return how many tokens each layer sees, None for all of them: sliding_window, layer_types.
 
-    used: what an absent use_sliding_window means. slides: which layers have a window, by number, where the
-    file has no layer_types (before 2025).
+    slides: which layers have a window, by number, where the file has no layer_types (before 2025): all of
+    them unless told, or in Qwen's files those from max_window_layers on.
     """
-    usual = [SLIDING if slides(index) else FULL for index in range(layers)]
-    kinds = c.values("layer_types", str) or usual
+    of_qwen = "max_window_layers" in c
+    first = c.count("max_window_layers", 0, least=0)
+    slides = slides or (lambda index: index >= first)
+    kinds = c.values("layer_types", str) or [SLIDING if slides(index) else FULL for index in range(layers)]
     if len(kinds) != layers or not set(kinds) <= {FULL, SLIDING}:
         raise ConfigError(
             f"{c.where}: layer_types should be {FULL!r} or {SLIDING!r} for each of the {layers} layers"
         )
-    used = c.flag("use_sliding_window", used)
+    used = c.flag("use_sliding_window", not of_qwen)
     if not used or SLIDING not in kinds or c.get("sliding_window", None) is None:
         return [None] * layers
     window = c.count("sliding_window")
