@@ -24,6 +24,13 @@ GPT2: dict[str, Any] = {
     **dict.fromkeys(SIZES, ...), "vocab_size": 130,
 }  # fmt: skip
 FALCON: dict[str, Any] = {"intermediate_size": ..., "num_key_value_heads": ..., "ffn_hidden_size": 96}
+NEOX: dict[str, Any] = {"num_key_value_heads": ...}
+OPT: dict[str, Any] = {**NEOX, "intermediate_size": ..., "ffn_dim": 96, "pad_token_id": None}
+QWEN_MOE: dict[str, Any] = {
+    "num_experts": 6, "num_experts_per_tok": 3, "moe_intermediate_size": 32,
+    "shared_expert_intermediate_size": 40,
+}  # fmt: skip
+FULL, SLIDING = "full_attention", "sliding_attention"
 
 # name -> (transformers' config class, what differs from SIZES; ... leaves a size out). One line for every way
 # to compute in a family.
@@ -85,7 +92,35 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "mistral": ("MistralConfig", {"sliding_window": 7, "head_dim": 8}),
     "mistral-no-window": ("MistralConfig", {"sliding_window": None}),
+    "ministral": (
+        "MinistralConfig",
+        {"sliding_window": 7, "layer_types": [SLIDING, FULL, SLIDING]},
+    ),
     "mixtral": ("MixtralConfig", {"num_local_experts": 4, "num_experts_per_tok": 2}),
+    "mixtral-window": ("MixtralConfig", {"num_local_experts": 4, "sliding_window": 7}),
+    "qwen2": ("Qwen2Config", {}),
+    "qwen2-window": (
+        "Qwen2Config",
+        {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 1},
+    ),
+    "qwen2-moe": ("Qwen2MoeConfig", {**QWEN_MOE, "decoder_sparse_step": 2}),
+    "qwen2-moe-norm": (
+        "Qwen2MoeConfig",
+        {**QWEN_MOE, "norm_topk_prob": True, "mlp_only_layers": [1], "qkv_bias": False},
+    ),
+    "qwen3": ("Qwen3Config", {"head_dim": 16}),
+    "qwen3-window": (
+        "Qwen3Config",
+        {"head_dim": 8, "use_sliding_window": True, "sliding_window": 7, "max_window_layers": 1},
+    ),
+    "qwen3-moe": (
+        "Qwen3MoeConfig",
+        {**QWEN_MOE, "head_dim": 16, "shared_expert_intermediate_size": ..., "mlp_only_layers": [0]},
+    ),
+    "qwen3-moe-norm": (
+        "Qwen3MoeConfig",
+        {**QWEN_MOE, "head_dim": 16, "shared_expert_intermediate_size": ..., "norm_topk_prob": True},
+    ),
     "gpt2": ("GPT2Config", {**GPT2, "activation_function": "gelu_new"}),
     "falcon-7b": ("FalconConfig", {**FALCON, "num_kv_heads": ..., "multi_query": True}),
     "falcon-40b": ("FalconConfig", {**FALCON, "num_kv_heads": 2, "new_decoder_architecture": True}),
@@ -100,6 +135,30 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
             "bias": True,
         },
     ),
+    "openai-gpt": ("OpenAIGPTConfig", {**GPT2, "n_inner": ...}),
+    "opt": ("OPTConfig", OPT),
+    "opt-350m": ("OPTConfig", {**OPT, "do_layer_norm_before": False, "word_embed_proj_dim": 24}),
+    "opt-narrow-tokens": ("OPTConfig", {**OPT, "word_embed_proj_dim": 24, "tie_word_embeddings": False}),
+    "opt-galactica": (
+        "OPTConfig",
+        {
+            **OPT,
+            "activation_function": "gelu",
+            "enable_bias": False,
+            "layer_norm_elementwise_affine": False,
+        },
+    ),
+    "bloom": (
+        "BloomConfig",
+        {**dict.fromkeys(SIZES, ...), "hidden_size": 48, "n_layer": 3, "n_head": 6, "vocab_size": 130},
+    ),
+    "gpt-neox": ("GPTNeoXConfig", {**NEOX, "rotary_pct": 0.5}),
+    "gpt-neox-sequential": (
+        "GPTNeoXConfig",
+        {**NEOX, "rotary_pct": 1.0, "use_parallel_residual": False, "attention_bias": False},
+    ),
+    "gptj": ("GPTJConfig", {**GPT2, "rotary_dim": 4}),
+    "codegen": ("CodeGenConfig", {**GPT2, "n_head": 8, "rotary_dim": 4}),
 }
 
 
