@@ -50,6 +50,11 @@ INERT = frozenset(
     attention_probs_dropout_prob hidden_dropout_prob init_std prefix custom_pipelines unk_token_id
     attention_softmax_in_fp32 bias_dropout_fusion masked_softmax_fusion n_positions offset_alibi
     skip_bias_add slow_but_exact
+    emb_pdrop init_config init_device max_seq_len embedding_fraction tokenizer_name verbose attn_impl
+    attn_uses_sequence_id flash_attn cache_implementation
+    attn_dropout_prob emb_dropout_prob bf16 fp16 fp32 onnx_safe use_flash_attn params_dtype tokenizer_type
+    softmax_in_fp32 use_cache_kernel attn_implementation z_loss_weight initializer_weight
+    sep_token sep_token_id eod_token_id mask_token_id use_loss_mask flash_atten flash_atten_llama_style
     """.split()
 )
 

@@ -114,6 +114,32 @@ class ByHead:
 
 
 @dataclass(frozen=True)
+class Each:
+    """Several of ours in one tensor with one dimension more, which comes first: one for each expert."""
+
+    targets: tuple[str, ...]
+
+    def split(self, whole: Tensor, shapes: Sequence[tuple[int, ...]], heads: int) -> list[Tensor]:
+        return list(whole.unbind(0))
+
+    def join(self, parts: Sequence[Tensor], heads: int) -> Tensor:
+        return torch.stack(list(parts))
+
+
+@dataclass(frozen=True)
+class Taps:
+    """The kernel of a convolution, (output channels, input channels, taps, 1): one matrix of ours each."""
+
+    targets: tuple[str, ...]
+
+    def split(self, whole: Tensor, shapes: Sequence[tuple[int, ...]], heads: int) -> list[Tensor]:
+        return [tap.contiguous() for tap in whole.reshape(*whole.shape[:2], -1).unbind(-1)]
+
+    def join(self, parts: Sequence[Tensor], heads: int) -> Tensor:
+        return torch.stack(list(parts), -1)[..., None]
+
+
+@dataclass(frozen=True)
 class Turned:
     """A matrix stored (input channels, output channels), as GPT-2's Conv1D has it; vectors as they are."""
 

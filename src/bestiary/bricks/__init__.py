@@ -2,21 +2,26 @@
 
 from .attention import Attention, ClippedAttention, Heads, Remembers
 from .biases import ALiBi, RoundedALiBi, slopes
-from .blocks import DeepNorm, InnerNorm, Parallel, PostNorm, PreNorm, Sandwich, SharedParallel
-from .ends import Cap, Learned, NormedHead, Scale, Unplaced
-from .experts import GatedSharedMoE, MoE, SharedMoE, softmax_of_top, top_of_softmax
+from .blocks import DeepNorm, InnerNorm, Parallel, PostNorm, PreNorm, Sandwich, ScaledPreNorm, SharedParallel
+from .convolutions import Convolution, FilteredAttention, LocalFilter
+from .ends import Cap, Learned, NormedHead, RoundedScale, Scale, Unplaced
+from .experts import GatedSharedMoE, MoE, Routing, SharedMoE, softmax_of_top, top_of_softmax
 from .feedforward import MLP, GatedMLP
-from .norms import OffsetRMSNorm
+from .norms import HeadNorm, OffsetRMSNorm, WholeNorm
 from .positions import (
     DynamicNTK,
     Factors,
     Frequencies,
     Interpolated,
     Llama3,
+    LogN,
     Met,
+    NTKMixed,
     Plain,
     Position,
+    Prompted,
     Rotary,
+    XPos,
     Yarn,
     unmoved,
 )
@@ -27,19 +32,25 @@ __all__ = [
     "Attention",
     "Cap",
     "ClippedAttention",
+    "Convolution",
     "DeepNorm",
     "DynamicNTK",
     "Factors",
+    "FilteredAttention",
     "Frequencies",
     "GatedMLP",
     "GatedSharedMoE",
+    "HeadNorm",
     "Heads",
     "InnerNorm",
     "Interpolated",
     "Learned",
     "Llama3",
+    "LocalFilter",
+    "LogN",
     "Met",
     "MoE",
+    "NTKMixed",
     "NormedHead",
     "OffsetRMSNorm",
     "Parallel",
@@ -47,14 +58,20 @@ __all__ = [
     "Position",
     "PostNorm",
     "PreNorm",
+    "Prompted",
     "Remembers",
     "Rotary",
     "RoundedALiBi",
+    "RoundedScale",
+    "Routing",
     "Sandwich",
     "Scale",
+    "ScaledPreNorm",
     "SharedMoE",
     "SharedParallel",
     "Unplaced",
+    "WholeNorm",
+    "XPos",
     "Yarn",
     "slopes",
     "softmax_of_top",

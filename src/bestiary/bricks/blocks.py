@@ -19,6 +19,20 @@ class PreNorm(nn.Module):
         return x + self.mlp(self.mlp_norm(x))  # type: ignore[no-any-return]
 
 
+class ScaledPreNorm(PreNorm):
+    """x = x + scale * attn(norm x); x + scale * mlp(norm x): Granite 3."""
+
+    def __init__(
+        self, attn_norm: nn.Module, attn: nn.Module, mlp_norm: nn.Module, mlp: nn.Module, *, scale: float
+    ) -> None:
+        super().__init__(attn_norm, attn, mlp_norm, mlp)
+        self.scale = scale
+
+    def forward(self, x: Tensor, ctx: Context) -> Tensor:
+        x = x + self.scale * self.attn(self.attn_norm(x), ctx)
+        return x + self.scale * self.mlp(self.mlp_norm(x))  # type: ignore[no-any-return]
+
+
 class PostNorm(PreNorm):
     """x = norm(x + attn(x)); norm(x + mlp(x)): Vaswani et al., 2017, arXiv 1706.03762."""
 

@@ -20,6 +20,13 @@ class Scale(nn.Module):
         return x * self.factor
 
 
+class RoundedScale(Scale):
+    """x times a constant that is first rounded to x's type, as in JAX: in bfloat16, Gemma's 55.43 is 55.5."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.tensor(self.factor, dtype=x.dtype, device=x.device)
+
+
 class Cap(nn.Module):
     """limit * tanh(x / limit): logits that stay within a limit (Gemma 2, arXiv 2408.00118)."""
 

@@ -1,4 +1,4 @@
-"""Norms that torch lacks."""
+"""Norms that torch lacks. Those of queries and keys take x (*L, heads, head_dim)."""
 
 from __future__ import annotations
 
@@ -16,3 +16,25 @@ class OffsetRMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         normed = nn.functional.rms_norm(x.float(), x.shape[-1:], eps=self.eps)
         return (normed * (1 + self.weight.float())).to(x.dtype)
+
+
+class WholeNorm(nn.RMSNorm):
+    """RMSNorm over all heads together: OLMo 2's of queries and keys, arXiv 2501.00656."""
+
+    def __init__(self, heads: int, dim: int, eps: float) -> None:
+        super().__init__(heads * dim, eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.flatten(-2)).view_as(x)
+
+
+class HeadNorm(nn.Module):
+    """LayerNorm without bias over each head, which has its own weights: Command R+ and Stable LM 2 12B."""
+
+    def __init__(self, heads: int, dim: int, eps: float) -> None:
+        super().__init__()
+        self.weight, self.eps = nn.Parameter(torch.ones(heads * dim)), eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed = nn.functional.layer_norm(x, x.shape[-1:], eps=self.eps)
+        return normed * self.weight.view(x.shape[-2:])

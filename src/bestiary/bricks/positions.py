@@ -96,6 +96,39 @@ class DynamicNTK:
 
 
 @dataclass(frozen=True)
+class Prompted:
+    """The base grows by a factor that each sequence's prompt chose: Prompt.stretch.
+
+    Later tokens keep it, so that all keys of a cache turn alike (Qwen-7B, modeling_qwen.py).
+    """
+
+    magnitude: float = 1.0
+
+    def __call__(self, dim: int, base: float, ctx: Place) -> Tensor:
+        stretch = None if ctx.prompt is None else ctx.prompt.stretch
+        if stretch is None:
+            stretch = torch.ones(1, device=ctx.positions.device)
+        return _turns(dim, base * stretch[..., None] ** (dim / (dim - 2)), ctx)
+
+
+@dataclass(frozen=True)
+class NTKMixed:
+    """Each turn divided by exp(a * i ** power), i from 1, which is the factor for the slowest: BlueLM-32K.
+
+    vivo-ai-lab/BlueLM, example/vllm, rotary_embedding.py, after Su (kexue.fm/archives/9706).
+    """
+
+    factor: int
+    power: float
+    magnitude: float = 1.0
+
+    def __call__(self, dim: int, base: float, ctx: Place) -> Tensor:
+        turns = _turns(dim, base, ctx)
+        steps = torch.arange(1, dim // 2 + 1, device=turns.device).float() ** self.power
+        return turns / (math.log(self.factor) / (dim // 2) ** self.power * steps).exp()
+
+
+@dataclass(frozen=True)
 class Llama3:
     """Slow turns divided by a factor, fast ones kept, a ramp between: Llama 3.1 (llama-models, model.py)."""
 
@@ -196,6 +229,50 @@ class Rotary:
         turned = torch.stack(pair, -1).flatten(-2) if self.interleaved else torch.cat(pair, -1)
         turned = turned.to(x.dtype)
         return turned if self.dim == x.shape[-1] else torch.cat((turned, x[..., self.dim :]), -1)
+
+
+@dataclass(frozen=True)
+class XPos:
+    """Rotate, and let queries shrink and keys grow with position: the faster a pair turns, the more.
+
+    Together they multiply a pair's share of q.k by scale ** (distance / base), with a scale for each pair: Sun
+    et al., 2022, arXiv 2212.10554. Positions count from 0 at every length, as only their difference matters.
+    """
+
+    rotary: Rotary
+    base: float = 512.0
+
+    def __call__(self, q: Tensor, k: Tensor, ctx: Context) -> tuple[Tensor, Tensor]:
+        of_q, of_k = ctx.once(self, lambda: self._angles(ctx))
+        return self.rotary.turn(q, *of_q), self.rotary.turn(k, *of_k)
+
+    def _angles(self, ctx: Context) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Return scaled cos and sin for queries and for keys, float32 (*L, 1, dim / 2)."""
+        cos, sin = self.rotary.angles(ctx)
+        dim = self.rotary.dim
+        # 0.4 is the paper's gamma: the slowest pair keeps nearly all of a distant score, the fastest 2/7 a base.
+        scale = (torch.arange(0, dim, 2, device=cos.device) + 0.4 * dim) / (1.4 * dim)
+        grown = (scale ** (ctx.positions[..., None].float() / self.base))[..., None, :]
+        return (cos * grown, sin * grown), (cos / grown, sin / grown)
+
+
+@dataclass(frozen=True)
+class LogN:
+    """Another position, then queries times log(place) / log(trained) beyond the trained length, place from 1.
+
+    The entropy of attention stays what it was (Su, kexue.fm/archives/8823; Qwen, arXiv 2309.16609).
+    """
+
+    position: Position
+    trained: int
+
+    def __call__(self, q: Tensor, k: Tensor, ctx: Context) -> tuple[Tensor, Tensor]:
+        q, k = self.position(q, k, ctx)
+        return q * ctx.once(self, lambda: self._factor(ctx)).to(q.dtype), k
+
+    def _factor(self, ctx: Context) -> Tensor:
+        places = (ctx.positions + 1).clamp_min(self.trained).float()  # (*L)
+        return (places.log() / math.log(self.trained))[..., None, None]
 
 
 @dataclass(frozen=True)

@@ -14,28 +14,48 @@ from ..tensors import Rules
 # model_type in config.json -> the family's file. Constants only: no name from a file is ever imported.
 FAMILIES = {
     "aquila": "llama",
+    "baichuan": "baichuan",
+    "BlueLM": "bluelm",
     "bloom": "bloom",
     "codegen": "codegen",
+    "deepseek": "deepseek_moe",
     "falcon": "falcon",
+    "gemma": "gemma",
+    "gemma2": "gemma2",
+    "gemma3_text": "gemma3",
     "gpt2": "gpt2",
     "gpt_neox": "gpt_neox",
     "gptj": "gptj",
+    "grok-1": "grok",
+    "internlm": "internlm",
+    "internlm2": "internlm2",
     "llama": "llama",
+    "ministral": "llama",
     "mistral": "llama",
     "mixtral": "mixtral",
     "moss": "codegen",
+    "mpt": "mpt",
     "openai-gpt": "openai_gpt",
     "opt": "opt",
+    "palm": "palm",
+    "orion": "orion",
+    "qwen": "qwen",
     "RefinedWeb": "falcon",
     "RefinedWebModel": "falcon",
+    "qwen2": "qwen2",
+    "qwen2_moe": "qwen2_moe",
+    "qwen3": "qwen3",
+    "qwen3_moe": "qwen3_moe",
     "skywork": "llama",
     "xverse": "llama",
+    "yuan": "yuan",
     "Yi": "llama",
 }
 
 # Where a model_type says too little or is not there: a key that only this family's files have.
-TELLING = (
+TELLING: tuple[tuple[str | None, str, str], ...] = (
     # model_type (None: not there), key, family
+    (None, "max_attn_value", "grok"),
 )
 
 
@@ -50,10 +70,13 @@ class Family(Protocol):
 
 
 def family(c: Config) -> Family:
-    """Return the family that a config.json names by its model_type.
+    """Return the family that a config.json names by its model_type, or gives away by a key.
 
     Raises ConfigError when it names none of those known.
     """
+    for telling, key, name in TELLING:
+        if c.get("model_type", None) == telling and key in c:
+            return import_module(f".{name}", __package__)
     kind = c.text("model_type")
     if kind not in FAMILIES:
         raise ConfigError(

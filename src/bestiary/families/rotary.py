@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ..bricks import DynamicNTK, Factors, Frequencies, Interpolated, Llama3, Plain, Rotary, Yarn
+from ..bricks import DynamicNTK, Factors, Frequencies, Interpolated, Llama3, NTKMixed, Plain, Rotary, Yarn
 from ..config import Config
 from ..errors import ConfigError
 
@@ -21,23 +21,24 @@ def rotary(
     base = c.number(c.either("rope_theta", "rotary_emb_base"), base)
     share = c.number(c.either("partial_rotary_factor", "rotary_pct"), share)
     both = [section for key in ("rope_scaling", "rope_parameters") if (section := c.section(key))]
-    frequencies: Frequencies = Plain()
+    turns: Frequencies = Plain()
     for section in both:
         base = section.number("rope_theta", base)
         share = section.number("partial_rotary_factor", share)
-        frequencies = _frequencies(c, section)
+        turns = frequencies(c, section)
     if "rope_condense_ratio" in c:  # FastChat's spelling until 2023-07-31
-        frequencies = Interpolated(c.number("rope_condense_ratio"))
+        turns = Interpolated(c.number("rope_condense_ratio"))
     if len(both) + ("rope_condense_ratio" in c) > 1:
         raise ConfigError(
             f"{c.where} stretches its rotary positions in two ways; keep the one it was trained with"
         )
     if share > 1:
         raise ConfigError(f"{c.where} rotates {share:g} of each head's channels; 1 is all of them")
-    return Rotary(int(dim * share), base, interleaved=interleaved, frequencies=frequencies)
+    return Rotary(int(dim * share), base, interleaved=interleaved, frequencies=turns)
 
 
-def _frequencies(c: Config, s: Config) -> Frequencies:
+def frequencies(c: Config, s: Config) -> Frequencies:
+    """Return how fast pairs turn, as a section of the config says. Raises ConfigError for what is not known."""
     kind = s.text("rope_type", s.text("type", "default"))
     s.must("type", kind)  # some files carry both spellings; they must agree
     if kind == "default":
@@ -52,9 +53,11 @@ def _frequencies(c: Config, s: Config) -> Frequencies:
         )
     if kind == "yarn":
         return _yarn(c, s)
+    if kind == "ntkmixed":  # the authors' code truncates the factor (BlueLM, example/vllm)
+        return NTKMixed(int(s.number("factor")), s.number("power"))
     if kind == "factors":
         return _factors(s)
-    known = "default, linear, dynamic, llama3, yarn"
+    known = "default, linear, dynamic, llama3, ntkmixed, yarn"
     raise ConfigError(f"{s.where}: rope_type = {kind!r} is not computed here; known: {known}")
 
 
