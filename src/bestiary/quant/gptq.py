@@ -14,20 +14,23 @@ from ..errors import ConfigError
 
 __all__ = ["GPTQLinear", "unpack"]
 
-# Output channels that are unpacked at once: what bounds the memory of a step, not what is computed.
-_STRIPE = 1024
+# Output channels that are unpacked at once: enough to keep a core busy, few enough to stay in its cache.
+_STRIPE = 256
 
 
 def unpack(words: Tensor, bits: int) -> Tensor:
-    """Return the fields of `bits` bits that fill int32 words (W, N), from the lowest: int64 (32 W / bits, N).
+    """Return the fields of `bits` bits that fill int32 words (W, N), from the lowest: (32 W / bits, N).
 
-    A field may begin in one word and end in the next, as those of three bits do.
+    Those of three bits may begin in one word and end in the next.
     """
-    words = words.long() & 0xFFFFFFFF  # no sign
+    mask = (1 << bits) - 1
+    if 32 % bits == 0:
+        begin = torch.arange(0, 32, bits, dtype=torch.int32, device=words.device)[:, None]
+        return ((words[:, None] >> begin) & mask).flatten(0, 1)
     begin = torch.arange(0, 32 * len(words), bits, device=words.device)
-    word, shift = begin // 32, (begin % 32)[:, None]
-    last = (begin + bits - 1) // 32
-    return (words[word] >> shift | words[last] << 32 - shift) & (1 << bits) - 1
+    words = words.long() & 0xFFFFFFFF  # without a sign
+    first, last, shift = begin // 32, (begin + bits - 1) // 32, (begin % 32)[:, None]
+    return (words[first] >> shift | words[last] << 32 - shift) & mask
 
 
 class GPTQLinear(nn.Module):
@@ -100,8 +103,8 @@ class GPTQLinear(nn.Module):
 
     def _stripes(self) -> Iterator[Tensor]:
         """Return W a few output channels at a time, (_STRIPE or less, in)."""
-        zeros = unpack(self.qzeros.mT, self.bits).mT + self.offset
+        zeros = (unpack(self.qzeros.mT, self.bits).mT + self.offset).float()  # (groups, out)
         pieces = (tensor.split(_STRIPE, 1) for tensor in (self.qweight, zeros, self.scales.float()))
         for words, zero, scale in zip(*pieces, strict=True):
-            steps = unpack(words, self.bits) - zero[self.g_idx]
+            steps = unpack(words, self.bits) - zero[self.g_idx]  # whole numbers, exact in float32
             yield (steps * scale[self.g_idx]).mT

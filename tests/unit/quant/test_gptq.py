@@ -57,8 +57,8 @@ def test_a_field_of_three_bits_spans_two_words() -> None:
 
 @pytest.mark.parametrize("bits", BITS)
 def test_a_layer(bits: int) -> None:
-    tensors, weight = quantised(64, 1056, bits, 16)  # more output channels than one stripe
-    layer, bias = GPTQLinear(64, 1056, bits=bits, group=16, bias=True), torch.randn(1056)
+    tensors, weight = quantised(64, 288, bits, 16)  # more output channels than one stripe
+    layer, bias = GPTQLinear(64, 288, bits=bits, group=16, bias=True), torch.randn(288)
     layer.load_state_dict(tensors | {"bias": bias})
     assert torch.equal(layer.dequantize(), weight)
     x = torch.randn(2, 3, 64)
