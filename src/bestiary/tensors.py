@@ -140,6 +140,24 @@ class Taps:
 
 
 @dataclass(frozen=True)
+class InRows:
+    """A vector stored as a matrix of so many rows."""
+
+    target: str
+    rows: int
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return (self.target,)
+
+    def split(self, whole: Tensor, shapes: Sequence[tuple[int, ...]], heads: int) -> list[Tensor]:
+        return [whole.flatten()]
+
+    def join(self, parts: Sequence[Tensor], heads: int) -> Tensor:
+        return parts[0].unflatten(0, (self.rows, -1))
+
+
+@dataclass(frozen=True)
 class Turned:
     """A matrix stored (input channels, output channels), as GPT-2's Conv1D has it; vectors as they are."""
 

@@ -50,10 +50,14 @@ class Frequencies(Protocol):
         ...
 
 
-def _turns(dim: int, base: float | Tensor, ctx: Place) -> Tensor:
+def _periods(dim: int, base: float | Tensor, ctx: Place) -> Tensor:
     # In float32 and in this order, as every published implementation has it: at position 100,000 a last-bit
     # difference of a frequency is already 1e-2 radians.
-    return 1.0 / (base ** (torch.arange(0, dim, 2, device=ctx.positions.device).float() / dim))
+    return base ** (torch.arange(0, dim, 2, device=ctx.positions.device).float() / dim)  # type: ignore[no-any-return]
+
+
+def _turns(dim: int, base: float | Tensor, ctx: Place) -> Tensor:
+    return 1.0 / _periods(dim, base, ctx)
 
 
 @dataclass(frozen=True)
@@ -146,6 +150,25 @@ class Llama3:
         slow = torch.where(wavelength > self.trained / self.low, turns / self.factor, turns)
         between = (wavelength <= self.trained / self.low) & (wavelength >= self.trained / self.high)
         return torch.where(between, ramp, slow)
+
+
+@dataclass(frozen=True)
+class LongRope:
+    """Each turn divided by a factor of its own, from another set once the sequence is longer than trained.
+
+    Ding et al., 2024, arXiv 2402.13753, as Phi-3 has it. Keys already in a cache keep the factors of their own
+    step: say how long a sequence will be (Prompt.length) before it grows past the trained length.
+    """
+
+    short: tuple[float, ...]
+    long: tuple[float, ...]
+    trained: int
+    magnitude: float
+
+    def __call__(self, dim: int, base: float, ctx: Place) -> Tensor:
+        short, long = (torch.tensor(each, device=ctx.positions.device) for each in (self.short, self.long))
+        factors = torch.where((ctx.lengths > self.trained)[..., None], long, short)  # (*L, dim / 2)
+        return 1.0 / (factors * _periods(dim, base, ctx))
 
 
 @dataclass(frozen=True)

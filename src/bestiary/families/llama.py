@@ -61,16 +61,18 @@ def build(
     attention: Layer = usual,
     feedforward: Layer = usual,
     block: Make = PreNorm,
+    kind: Make = Attention,
     norms: Callable[[int, float], nn.Module] = nn.RMSNorm,
 ) -> Decoder:
     """Compose the bricks that a Llama config.json describes.
 
     interleaved: how the weights pair channels. attention, feedforward: make the layers of a block. block:
-    joins them. norms: makes every norm, of a width and an epsilon.
+    joins them. kind: what makes attention layers, of a width and heads. norms: what makes norms, of a width
+    and an epsilon.
     """
     width, heads = sizes(c)
     bias, position = c.flag("attention_bias", False), rotary(c, heads.dim, interleaved)
-    attn = partial(Attention, width, heads, position=position, bias=bias, out_bias=bias)
+    attn = partial(kind, width, heads, position=position, bias=bias, out_bias=bias)
     act, hidden = c.activation("hidden_act", "silu"), c.count("intermediate_size")
     mlp = partial(GatedMLP, width, hidden=hidden, act=act, bias=c.flag("mlp_bias", False))
     norm = partial(norms, width, c.number("rms_norm_eps", 1e-6))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ..bricks import DynamicNTK, Factors, Frequencies, Interpolated, Llama3, NTKMixed, Plain, Rotary, Yarn
+from ..bricks import DynamicNTK, Factors, Frequencies, Interpolated, Llama3, LongRope, NTKMixed, Plain, Rotary, Yarn
 from ..config import Config
 from ..errors import ConfigError
 
@@ -34,7 +34,10 @@ def rotary(
         )
     if share > 1:
         raise ConfigError(f"{c.where} rotates {share:g} of each head's channels; 1 is all of them")
-    return Rotary(int(dim * share), base, interleaved=interleaved, frequencies=turns)
+    turning = int(dim * share)  # rounded down, as published
+    if isinstance(turns, LongRope) and {len(turns.short), len(turns.long)} != {turning // 2}:
+        raise ConfigError(f"{c.where}: {turning} channels turn, which takes {turning // 2} factors of each kind")
+    return Rotary(turning, base, interleaved=interleaved, frequencies=turns)
 
 
 def frequencies(c: Config, s: Config) -> Frequencies:
@@ -56,13 +59,25 @@ def frequencies(c: Config, s: Config) -> Frequencies:
     if kind == "ntkmixed":  # the authors' code truncates the factor (BlueLM, example/vllm)
         return NTKMixed(int(s.number("factor")), s.number("power"))
     if kind == "factors":
-        return _factors(s)
-    known = "default, linear, dynamic, llama3, ntkmixed, yarn"
+        return Factors(_factors(s, "factors"))
+    if kind in ("longrope", "su"):  # "su" to July 2024
+        return _longrope(c, s)
+    known = "default, linear, dynamic, llama3, longrope, ntkmixed, yarn"
     raise ConfigError(f"{s.where}: rope_type = {kind!r} is not computed here; known: {known}")
 
 
 def _trained(c: Config, s: Config) -> int:
-    return s.count("original_max_position_embeddings", c.get("max_position_embeddings", 2048))
+    # Phi-3 has it beside the section.
+    usual = c.get("original_max_position_embeddings", c.get("max_position_embeddings", 2048))
+    return s.count("original_max_position_embeddings", usual)
+
+
+def _longrope(c: Config, s: Config) -> LongRope:
+    trained, longest = _trained(c, s), c.count("max_position_embeddings", 2048)
+    factor = s.number("factor", longest / trained)
+    usual = 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(trained))
+    magnitude = s.number("attention_factor", usual)
+    return LongRope(_factors(s, "short_factor"), _factors(s, "long_factor"), trained, magnitude)
 
 
 def _yarn(c: Config, s: Config) -> Yarn:
@@ -82,8 +97,8 @@ def _magnitude(factor: float, scale: float) -> float:
     return 1.0 if factor <= 1 else 0.1 * scale * math.log(factor) + 1.0
 
 
-def _factors(s: Config) -> Factors:
-    values = s.get("factors")
-    if not isinstance(values, list) or not all(isinstance(v, float) and v > 0 for v in values):
-        raise ConfigError(f"{s.where}: factors should be a list of numbers above zero")
-    return Factors(tuple(values))
+def _factors(s: Config, key: str) -> tuple[float, ...]:
+    values = s.values(key, float)
+    if not values or not all(0 < value < math.inf for value in values):
+        raise ConfigError(f"{s.where}: {key} should be a list of numbers above zero")
+    return tuple(values)
