@@ -2,6 +2,7 @@
 
 from .attention import Attention, ClippedAttention, Heads, Remembers
 from .biases import ALiBi, RoundedALiBi, slopes
+from .blanks import BlankReader, BlankRotary, BlankRotary2D, HalfPlain
 from .blocks import DeepNorm, InnerNorm, Parallel, PostNorm, PreNorm, Sandwich, ScaledPreNorm, SharedParallel
 from .convolutions import Convolution, FilteredAttention, LocalFilter
 from .ends import Cap, Learned, NormedHead, RoundedScale, Scale, Unplaced
@@ -31,6 +32,9 @@ __all__ = [
     "MLP",
     "ALiBi",
     "Attention",
+    "BlankReader",
+    "BlankRotary",
+    "BlankRotary2D",
     "Cap",
     "ClippedAttention",
     "Convolution",
@@ -41,6 +45,7 @@ __all__ = [
     "Frequencies",
     "GatedMLP",
     "GatedSharedMoE",
+    "HalfPlain",
     "HeadNorm",
     "Heads",
     "InnerNorm",

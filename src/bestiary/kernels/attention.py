@@ -22,13 +22,30 @@ Bias = Callable[[Tensor, Tensor], Tensor]
 Meeting = Callable[[Tensor, Tensor, "Sight"], tuple[Tensor, Tensor]]
 
 
+@dataclass(frozen=True, eq=False)
+class Lead:
+    """Keys and values (K, G, D) that stand before those of every sequence, where every query sees them."""
+
+    k: Tensor
+    v: Tensor
+
+    def before(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Return these and then k and v (B, K, G, D)."""
+        k, v = (
+            torch.cat((lead.to(own.dtype).expand(len(own), -1, -1, -1), own), 1)
+            for lead, own in ((self.k, k), (self.v, v))
+        )
+        return k, v
+
+
 @dataclass(frozen=True)
 class Score:
     """How one attention layer turns q.k into weights. Static: it belongs to the layer.
 
     scale: factor on q.k (None: head_dim ** -0.5). causal: a query sees no later key. window: a query sees at
     most this many keys, itself included. softcap: scores pass through cap * tanh(score / cap). bias: see
-    Bias. meeting: see Meeting; what a cache holds are then keys without positions.
+    Bias. meeting: see Meeting; what a cache holds are then keys without positions. lead: see Lead; a context
+    sets it, no layer does.
     """
 
     scale: float | None = None
@@ -37,6 +54,7 @@ class Score:
     softcap: float | None = None
     bias: Bias | None = None
     meeting: Meeting | None = None
+    lead: Lead | None = None
 
 
 @dataclass
@@ -62,12 +80,14 @@ class Sight:
 
         Made once a step and remembered: all layers of a model but a few share one Score.
         """
-        key = (score.causal, score.window, score.bias, dtype)
+        led = 0 if score.lead is None else len(score.lead.k)
+        key = (score.causal, score.window, score.bias, led, dtype)
         if key not in self._masks:
-            self._masks[key] = self._make(score, dtype)
+            mask = self._make(score, dtype)
+            self._masks[key] = F.pad(mask, (led, 0)) if led else mask
         return self._masks[key]
 
-    def _make(self, score: Score, dtype: torch.dtype) -> Tensor | None:
+    def _make(self, score: Score, dtype: torch.dtype) -> Tensor:
         apart = self.q_pos[:, :, None] - self.k_pos[:, None, :]  # (B, Q, K)
         allowed = (
             torch.ones_like(apart, dtype=torch.bool) if self.seen is None else self.seen.expand_as(apart)
@@ -126,4 +146,6 @@ def attention(q: Tensor, k: Tensor, v: Tensor, score: Score, sight: Sight) -> Te
     """Let queries q (B, Q, H, D) see keys and values (B, K, G, D) as score and sight allow: (B, Q, H, D)."""
     if score.meeting is not None:
         q, k = score.meeting(q, k, sight)
+    if score.lead is not None:
+        k, v = score.lead.before(k, v)
     return softmax(q, k, v, score, sight)
