@@ -114,8 +114,8 @@ def test_a_tied_head_may_be_stored_twice_if_equal(folder: Path) -> None:
 
 
 def test_unread_keys_are_refused_by_name(folder: Path) -> None:
-    configure(folder, attn_logit_softcapping=50.0, layer_types=["full_attention"])
-    with pytest.raises(ConfigError, match=r"sets 2 key\(s\).*attn_logit_softcapping = 50\.0, layer_types"):
+    configure(folder, attn_logit_softcapping=50.0, attention_chunk_size=8192)
+    with pytest.raises(ConfigError, match=r"sets 2 key\(s\).*attn_logit_softcapping = 50\.0, attention_chunk_size"):
         load(folder)
 
 
