@@ -61,4 +61,4 @@ def subject(name: str, folder: Path) -> Subject:
         special.get("bos_token_id", special.get("sop")),
     )
     # What stands for itself alone lies below the special ids.
-    return Subject(found.loaded, min(special.values()), (mask, start))
+    return Subject(found.loaded, min(mask, start), (mask, start))

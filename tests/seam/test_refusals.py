@@ -44,8 +44,7 @@ def test_a_tensor_too_many_is_named(folder: Path) -> None:
 def test_each_tensor_that_is_missing_is_named(folder: Path) -> None:
     loaded = load(folder, config=hints(folder))
     owners = [
-        (use, {id(loaded.model.get_parameter(n)) for n in use.ours if n in names(loaded.model)})
-        for use in loaded.match.uses
+        (use, {tensors(loaded.model)[name].data_ptr() for name in use.ours}) for use in loaded.match.uses
     ]
     original = load_file(folder / "model.safetensors")
     for use, held in owners:
@@ -60,8 +59,9 @@ def test_each_tensor_that_is_missing_is_named(folder: Path) -> None:
         save_file(original, folder / "model.safetensors")
 
 
-def names(model: torch.nn.Module) -> set[str]:
-    return {name for name, _ in model.named_parameters(remove_duplicate=False)}
+def tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    named = (model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False))
+    return {name: tensor for each in named for name, tensor in each}
 
 
 def test_each_tensor_of_another_shape_is_named(folder: Path) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from bestiary.adapters.lora import LoRA
 from bestiary.context import Cache, Full, Stream
+from bestiary.quant.linear import PackedLinear
 from bestiary.quant.rows import RowScaled
 from bestiary.run.score import kl_divergence
 from bestiary.swap import swap
@@ -45,7 +46,6 @@ def adapt(module: nn.Module) -> nn.Module:
 def eight_bits(module: nn.Module) -> nn.Module:
     if isinstance(module, RowScaled):  # published in 8 or 4 bits already
         return module
-    assert isinstance(module, nn.Linear)
     return RowScaled.of(module, bits=8)
 
 
@@ -73,7 +73,7 @@ def test_an_adapter_adds_its_product(it: Subject) -> None:
 def _merged(module: nn.Module) -> nn.Module:
     assert isinstance(module, LoRA)
     base = module.base
-    weight = base.dequantize() if isinstance(base, RowScaled) else base.get_parameter("weight")
+    weight = base.dequantize() if isinstance(base, RowScaled | PackedLinear) else base.get_parameter("weight")
     plain = nn.Linear(module.in_features, module.out_features, base.bias is not None)
     with torch.no_grad():
         plain.weight.copy_(weight + 2.0 * module.lora_B.weight @ module.lora_A.weight)  # alpha / rank = 2
