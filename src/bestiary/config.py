@@ -49,10 +49,11 @@ INERT = frozenset(
     summary_proj_to_labels summary_type summary_use_proj
     attention_probs_dropout_prob hidden_dropout_prob init_std prefix custom_pipelines unk_token_id
     attention_softmax_in_fp32 bias_dropout_fusion masked_softmax_fusion n_positions offset_alibi
-    skip_bias_add slow_but_exact
+    apply_query_key_layer_scaling skip_bias_add slow_but_exact
     emb_pdrop init_config init_device max_seq_len embedding_fraction tokenizer_name verbose attn_impl
     attn_uses_sequence_id flash_attn cache_implementation
     attn_dropout_prob emb_dropout_prob bf16 fp16 fp32 onnx_safe use_flash_attn params_dtype tokenizer_type
+    aux_loss_alpha seq_aux is_llama_config
     softmax_in_fp32 use_cache_kernel attn_implementation z_loss_weight initializer_weight
     sep_token sep_token_id eod_token_id mask_token_id use_loss_mask flash_atten flash_atten_llama_style
     """.split()
@@ -74,7 +75,7 @@ class Config:
     def __init__(self, raw: Mapping[str, object], where: str = "config.json") -> None:
         self.raw, self.where = raw, where
         self._read: set[str] = set()
-        self._sections: list[Config] = []
+        self._sections: dict[str, Config] = {}
 
     def __contains__(self, key: str) -> bool:
         return self.raw.get(key) is not None
@@ -177,12 +178,12 @@ class Config:
             return None
         if not isinstance(value, dict):
             raise ConfigError(f"{self.where}: {key} = {_short(value)} should be an object")
-        self._sections.append(Config(value, f"{self.where}: {key}"))
-        return self._sections[-1]
+        # One object, whoever asks: what one reader leaves another may read.
+        return self._sections.setdefault(key, Config(value, f"{self.where}: {key}"))
 
     def finish(self) -> None:
         """Raise ConfigError if the file sets a key that nobody read and that is not known to be inert."""
-        for section in self._sections:
+        for section in self._sections.values():
             section.finish()
         left = {
             key: value

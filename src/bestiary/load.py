@@ -16,7 +16,8 @@ from torch.overrides import TorchFunctionMode
 from . import families
 from .config import Config
 from .errors import CheckpointError, RequestError
-from .families import gguf
+from .families import gguf, glm130b, grok
+from .families.heads import headed
 from .files import Checkpoint, Entry, open_checkpoint
 from .files.paths import read_json
 from .files.safetensors import write
@@ -30,6 +31,11 @@ Progress = Callable[[int, int], None]
 
 FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+# Keys that tell of integer weights. A file without any holds what was made of them, whatever its config says.
+WIDENED = frozenset({"quantization_bit", "quantization_bit_width"})
+# Kinds of checkpoints that have one model each, which was released without a config.json.
+RELEASED: Mapping[str, Mapping[str, object]] = {"jax": grok.RELEASED, "sat": glm130b.RELEASED}
 
 # How config.json files spell the tokens that a model was published for; the first that is there counts.
 CONTEXT_KEYS = (
@@ -90,11 +96,8 @@ def load(
     device = torch.device(device)
     checkpoint = open_checkpoint(path)
     described, rules, build = describe(checkpoint, config)
-    c = Config(described)
     _check_layers(described, checkpoint)
-    with torch.device("meta"), _Uninitialised():
-        model = build(c)
-    c.finish()
+    model = empty(described, build)
     if check_finite and (broken := checkpoint.check_finite()):
         warnings.warn(
             f"{checkpoint.path}: {len(broken)} tensor(s) hold NaN or infinity: {some(broken)}. "
@@ -134,11 +137,47 @@ def describe(
         factors = None if freqs is None else freqs.read().tolist()
         config = gguf.published(checkpoint.metadata, frozenset(checkpoint.entries), factors)
         return {**config, **(changes or {})}, gguf.TENSORS, gguf.build
-    folder = checkpoint.path if checkpoint.path.is_dir() else checkpoint.path.parent
-    config = {**read_json(folder / "config.json"), **(changes or {})}
+    config = {**_described(checkpoint), **(changes or {})}
+    if not any(entry.dtype == "I8" for entry in checkpoint.entries.values()):
+        config = {key: value for key, value in config.items() if key not in WIDENED}
+    shapes = {name: entry.shape for name, entry in checkpoint.entries.items()}
+    if config.get("vocab_size") == -1:  # Meta's params.json: as many as the tokenizer has
+        config["vocab_size"] = shapes.get("tok_embeddings.weight", (0,))[0]
     module = families.family(Config(config))
     rules = module.TENSORS(Config(config)) if callable(module.TENSORS) else module.TENSORS
-    return config, rules, module.build
+    return config, *headed(rules, module.build, shapes, config.get("architectures"))
+
+
+def empty(config: Mapping[str, object], build: Callable[[Config], Decoder] | None = None) -> Decoder:
+    """Build the model that a config.json describes on `meta`: every module and shape, and no memory.
+
+    build: what composes it, its family's own unless told. Raises ConfigError for a config that is not
+    computed as written.
+    """
+    c = Config(config)
+    build = build or families.family(c).build
+    with torch.device("meta"), _Uninitialised():
+        model = build(c)
+    c.finish()
+    return model
+
+
+def _described(checkpoint: Checkpoint) -> Mapping[str, object]:
+    """Read the config.json of a checkpoint's folder.
+
+    One of JAX arrays or of SwissArmyTransformer may have it beside the folder, or not at all: only Grok-1 and
+    GLM-130B were released so.
+    """
+    folder = checkpoint.path if checkpoint.path.is_dir() else checkpoint.path.parent
+    if checkpoint.kind in RELEASED:
+        for place in (folder, folder.parent):
+            if (place / "config.json").is_file():
+                return read_json(place / "config.json")
+        return RELEASED[checkpoint.kind]
+    # Meta's and Mistral's own files have theirs beside a config.json for others, or alone.
+    own, shared = folder / "params.json", folder / "config.json"
+    alone = checkpoint.path.name.startswith("consolidated") or not shared.exists()
+    return read_json(own if alone and own.exists() else shared)
 
 
 class _Uninitialised(TorchFunctionMode):
@@ -187,11 +226,7 @@ def published(loaded: Loaded) -> dict[str, Tensor]:
 def _as_published(model: nn.Module, held: Mapping[str, Tensor], name: str, entry: Entry) -> Tensor:
     """Return one of our tensors in the file's type, where that loses nothing: what was only widened."""
     if name not in held:
-        raise CheckpointError(
-            "was replaced since the model was loaded",
-            tensor=name,
-            remedy="Merge the adapter, or take it off, before saving",
-        )
+        raise _replaced(name)
     tensor, owner = held[name].detach(), model.get_submodule(name.rpartition(".")[0])
     if isinstance(owner, PackedLinear | PackedEmbedding) and name.endswith(".weight"):
         if owner.fmt.name not in FLOATS:
@@ -201,10 +236,20 @@ def _as_published(model: nn.Module, held: Mapping[str, Tensor], name: str, entry
                 remedy="Keep the GGUF file: it is the weights",
             )
         return tensor.view(FLOATS[owner.fmt.name])
+    if entry.dtype in FLOATS and not tensor.is_floating_point():
+        raise _replaced(name)
     if entry.dtype not in FLOATS or tensor.dtype == FLOATS[entry.dtype]:
         return tensor
     narrow = tensor.to(FLOATS[entry.dtype])
     return narrow if torch.equal(narrow.to(tensor.dtype), tensor) else tensor
+
+
+def _replaced(name: str) -> CheckpointError:
+    return CheckpointError(
+        "was replaced since the model was loaded",
+        tensor=name,
+        remedy="Merge the adapter, or take it off, before saving",
+    )
 
 
 def _compute_dtype(name: str, device: torch.device, checkpoint: Checkpoint) -> torch.dtype:

@@ -63,14 +63,16 @@ def build(
     block: Make = PreNorm,
     kind: Make = Attention,
     norms: Callable[[int, float], nn.Module] = nn.RMSNorm,
+    tied: bool = False,
 ) -> Decoder:
     """Compose the bricks that a Llama config.json describes.
 
     interleaved: how the weights pair channels. attention, feedforward: make the layers of a block. block:
     joins them. kind: what makes attention layers, of a width and heads. norms: what makes norms, of a width
-    and an epsilon.
+    and an epsilon. tied: whether embedding and head are one where the file does not say.
     """
     width, heads = sizes(c)
+    c.must("rope_interleaved", False)  # SmolLM2's files say so
     bias, position = c.flag("attention_bias", False), rotary(c, heads.dim, interleaved)
     attn = partial(kind, width, heads, position=position, bias=bias, out_bias=bias)
     act, hidden = c.activation("hidden_act", "silu"), c.count("intermediate_size")
@@ -82,5 +84,5 @@ def build(
         return block(norm(), attention(make, index), norm(), feedforward(mlp, index))
 
     seen = windows(c, c.count("num_hidden_layers", most=MOST_LAYERS))
-    embed, head = ends(c, width, tied=False)
+    embed, head = ends(c, width, tied=tied)
     return Decoder(embed, [layer(index, window) for index, window in enumerate(seen)], norm(), head)

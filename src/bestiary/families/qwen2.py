@@ -14,6 +14,7 @@ TENSORS = llama.TENSORS
 def build(c: Config, *, feedforward: llama.Layer = llama.usual) -> Decoder:
     """Compose the bricks that a Qwen2 config.json describes."""
     bias = c.flag("qkv_bias", True)
+    c.must("use_mrope", False)
 
     def attention(make: llama.Make, index: int) -> nn.Module:
         return make(bias=bias, out_bias=False)

@@ -25,7 +25,5 @@ def windows(c: Config, layers: int, *, slides: Callable[[int], bool] | None = No
             f"{c.where}: layer_types should be {FULL!r} or {SLIDING!r} for each of the {layers} layers"
         )
     used = c.flag("use_sliding_window", not of_qwen)
-    if not used or SLIDING not in kinds or c.get("sliding_window", None) is None:
-        return [None] * layers
-    window = c.count("sliding_window")
-    return [window if kind == SLIDING else None for kind in kinds]
+    window = c.count("sliding_window", 0, least=0) or None  # transformers writes 0 for Qwen2-MoE's none
+    return [window if used and kind == SLIDING else None for kind in kinds]
