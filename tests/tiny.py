@@ -30,6 +30,7 @@ QWEN_MOE: dict[str, Any] = {
     "num_experts": 6, "num_experts_per_tok": 3, "moe_intermediate_size": 32,
     "shared_expert_intermediate_size": 40,
 }  # fmt: skip
+MPT: dict[str, Any] = {**dict.fromkeys(SIZES, ...), "d_model": 48, "n_layers": 3, "vocab_size": 130}
 FULL, SLIDING = "full_attention", "sliding_attention"
 
 # name -> (transformers' config class, what differs from SIZES; ... leaves a size out). One line for every way
@@ -134,6 +135,42 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
             "parallel_attn": False,
             "bias": True,
         },
+    ),
+    "gemma": ("GemmaConfig", {"head_dim": 12}),
+    "gemma-biased": ("GemmaConfig", {"head_dim": 8, "num_key_value_heads": 1, "attention_bias": True}),
+    "gemma2": ("Gemma2Config", {"head_dim": 12, "query_pre_attn_scalar": 7, "sliding_window": 9}),
+    "gemma2-uncapped": (
+        "Gemma2Config",
+        {
+            "head_dim": 8,
+            "attn_logit_softcapping": None,
+            "final_logit_softcapping": None,
+            "layer_types": [FULL, SLIDING, SLIDING],
+            "sliding_window": 7,
+        },
+    ),
+    "gemma3": (
+        "Gemma3TextConfig",
+        {"head_dim": 12, "sliding_window": 9, "layer_types": [SLIDING, FULL, SLIDING]},
+    ),
+    "gemma3-long": (
+        "Gemma3TextConfig",
+        {
+            "num_hidden_layers": 6,  # the sixth sees everything
+            "head_dim": 8,
+            "sliding_window": 7,
+            "query_pre_attn_scalar": 5,
+            "final_logit_softcapping": 20.0,
+            "rope_parameters": {
+                FULL: {"rope_type": "linear", "factor": 8.0, "rope_theta": 500000.0},
+                SLIDING: {"rope_type": "default", "rope_theta": 3000.0},
+            },
+        },
+    ),
+    "mpt": ("MptConfig", {**MPT, "n_heads": 6}),
+    "mpt-clipped": (
+        "MptConfig",
+        {**MPT, "n_heads": 4, "attn_config": {"clip_qkv": 0.7, "softmax_scale": 0.4}},
     ),
     "openai-gpt": ("OpenAIGPTConfig", {**GPT2, "n_inner": ...}),
     "opt": ("OPTConfig", OPT),

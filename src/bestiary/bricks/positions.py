@@ -156,8 +156,8 @@ class Llama3:
 class LongRope:
     """Each turn divided by a factor of its own, from another set once the sequence is longer than trained.
 
-    Ding et al., 2024, arXiv 2402.13753, as Phi-3 has it. Keys already in a cache keep the factors of their own
-    step: say how long a sequence will be (Prompt.length) before it grows past the trained length.
+    Ding et al., 2024, arXiv 2402.13753, as Phi-3 has it. Keys already in a cache keep the factors of their
+    own step: say how long a sequence will be (Prompt.length) before it grows past the trained length.
     """
 
     short: tuple[float, ...]
@@ -258,8 +258,8 @@ class Rotary:
 class XPos:
     """Rotate, and let queries shrink and keys grow with position: the faster a pair turns, the more.
 
-    Together they multiply a pair's share of q.k by scale ** (distance / base), with a scale for each pair: Sun
-    et al., 2022, arXiv 2212.10554. Positions count from 0 at every length, as only their difference matters.
+    Together they multiply a pair's share of q.k by scale ** (distance / base), a scale for each pair: Sun et
+    al., 2022, arXiv 2212.10554. Positions count from 0 at every length, as only their difference matters.
     """
 
     rotary: Rotary
@@ -273,7 +273,7 @@ class XPos:
         """Return scaled cos and sin for queries and for keys, float32 (*L, 1, dim / 2)."""
         cos, sin = self.rotary.angles(ctx)
         dim = self.rotary.dim
-        # 0.4 is the paper's gamma: the slowest pair keeps nearly all of a distant score, the fastest 2/7 a base.
+        # 0.4 is the paper's gamma: the slowest pair keeps nearly all of a score, the fastest 2/7 for each base.
         scale = (torch.arange(0, dim, 2, device=cos.device) + 0.4 * dim) / (1.4 * dim)
         grown = (scale ** (ctx.positions[..., None].float() / self.base))[..., None, :]
         return (cos * grown, sin * grown), (cos / grown, sin / grown)
