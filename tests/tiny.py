@@ -32,6 +32,13 @@ QWEN_MOE: dict[str, Any] = {
 }  # fmt: skip
 MPT: dict[str, Any] = {**dict.fromkeys(SIZES, ...), "d_model": 48, "n_layers": 3, "vocab_size": 130}
 FULL, SLIDING = "full_attention", "sliding_attention"
+ROPE: dict[str, Any] = {"rope_type": "default", "rope_theta": 10000.0}
+SHARE = {"partial_rotary_factor": 0.5}
+# Ten tokens are fewer than trained, and forty are more.
+LONG_ROPE: dict[str, Any] = {
+    **ROPE, "rope_type": "longrope", "original_max_position_embeddings": 32,
+    "short_factor": [1.0, 1.1, 1.5, 2.0], "long_factor": [1.0, 2.0, 5.0, 9.0],
+}  # fmt: skip
 
 # name -> (transformers' config class, what differs from SIZES; ... leaves a size out). One line for every way
 # to compute in a family.
@@ -95,7 +102,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "mistral-no-window": ("MistralConfig", {"sliding_window": None}),
     "ministral": (
         "MinistralConfig",
-        {"sliding_window": 7, "layer_types": [SLIDING, FULL, SLIDING]},
+        {"sliding_window": 7, "layer_types": [SLIDING, FULL, SLIDING], "head_dim": 16},
     ),
     "mixtral": ("MixtralConfig", {"num_local_experts": 4, "num_experts_per_tok": 2}),
     "mixtral-window": ("MixtralConfig", {"num_local_experts": 4, "sliding_window": 7}),
@@ -122,6 +129,52 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         "Qwen3MoeConfig",
         {**QWEN_MOE, "head_dim": 16, "shared_expert_intermediate_size": ..., "norm_topk_prob": True},
     ),
+    "phi": ("PhiConfig", {"num_key_value_heads": 6}),
+    "phi-grouped": ("PhiConfig", {"rope_parameters": {**ROPE, "partial_rotary_factor": 0.25}}),
+    "phi3": ("Phi3Config", {"pad_token_id": None, "sliding_window": 7}),
+    "phi3-longrope": ("Phi3Config", {"pad_token_id": None, "rope_parameters": LONG_ROPE}),
+    "phi3-longrope-partial": (
+        "Phi3Config",
+        {
+            "pad_token_id": None,
+            "tie_word_embeddings": True,
+            "rope_parameters": {
+                **LONG_ROPE,
+                **SHARE,
+                "attention_factor": 1.4,
+                "short_factor": [1.0, 1.5],
+                "long_factor": [3.0, 9.0],
+            },
+        },
+    ),
+    "olmo": ("OlmoConfig", {"clip_qkv": 0.7}),
+    "olmo-unclipped": ("OlmoConfig", {"num_key_value_heads": None, "tie_word_embeddings": True}),
+    "olmo2": ("Olmo2Config", {"attention_bias": True}),
+    "stablelm": ("StableLmConfig", {"rope_parameters": {**ROPE, **SHARE}}),
+    "stablelm-biased": (
+        "StableLmConfig",
+        {"use_qkv_bias": True, "rope_parameters": {**ROPE, "partial_rotary_factor": 0.25}},
+    ),
+    "stablelm-12b": (
+        "StableLmConfig",
+        {"qk_layernorm": True, "use_parallel_residual": True, "rope_parameters": {**ROPE, **SHARE}},
+    ),
+    "starcoder2": ("Starcoder2Config", {"sliding_window": 7}),
+    "starcoder2-bare": ("Starcoder2Config", {"use_bias": False, "tie_word_embeddings": False}),
+    "granite": (
+        "GraniteConfig",
+        {
+            "embedding_multiplier": 3.0,
+            "logits_scaling": 0.7,
+            "residual_multiplier": 0.3,
+            "attention_multiplier": 0.5,
+            "tie_word_embeddings": True,
+        },
+    ),
+    "granite-untied": ("GraniteConfig", {"logits_scaling": 1.3}),
+    "cohere": ("CohereConfig", {"logit_scale": 0.8}),
+    "cohere-plus": ("CohereConfig", {"logit_scale": 0.8, "use_qk_norm": True}),
+    "smollm3": ("SmolLM3Config", {"no_rope_layer_interval": 2, "pad_token_id": None}),
     "gpt2": ("GPT2Config", {**GPT2, "activation_function": "gelu_new"}),
     "falcon-7b": ("FalconConfig", {**FALCON, "num_kv_heads": ..., "multi_query": True}),
     "falcon-40b": ("FalconConfig", {**FALCON, "num_kv_heads": 2, "new_decoder_architecture": True}),

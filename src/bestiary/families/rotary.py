@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import math
 
-from ..bricks import DynamicNTK, Factors, Frequencies, Interpolated, Llama3, LongRope, NTKMixed, Plain, Rotary, Yarn
+from ..bricks import (
+    DynamicNTK,
+    Factors,
+    Frequencies,
+    Interpolated,
+    Llama3,
+    LongRope,
+    NTKMixed,
+    Plain,
+    Rotary,
+    Yarn,
+)
 from ..config import Config
 from ..errors import ConfigError
 
@@ -36,12 +47,15 @@ def rotary(
         raise ConfigError(f"{c.where} rotates {share:g} of each head's channels; 1 is all of them")
     turning = int(dim * share)  # rounded down, as published
     if isinstance(turns, LongRope) and {len(turns.short), len(turns.long)} != {turning // 2}:
-        raise ConfigError(f"{c.where}: {turning} channels turn, which takes {turning // 2} factors of each kind")
+        raise ConfigError(f"{c.where}: {turning} channels turn, which takes {turning // 2} factors, each way")
     return Rotary(turning, base, interleaved=interleaved, frequencies=turns)
 
 
 def frequencies(c: Config, s: Config) -> Frequencies:
-    """Return how fast pairs turn, as a section of the config says. Raises ConfigError for what is not known."""
+    """Return how fast pairs turn, as a section of the config says.
+
+    Raises ConfigError for what is not known.
+    """
     kind = s.text("rope_type", s.text("type", "default"))
     s.must("type", kind)  # some files carry both spellings; they must agree
     if kind == "default":
