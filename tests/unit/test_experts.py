@@ -43,8 +43,7 @@ def one_by_one(moe: MoE, x: Tensor) -> Tensor:
 def gradients(moe: MoE, x: Tensor, out: Tensor) -> list[Tensor]:
     """Return what a fixed direction of the output says of x and of every weight; zeros where nothing."""
     direction = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out)
-    kind = {"allow_unused": True, "materialize_grads": True}
-    return list(torch.autograd.grad((out * direction).sum(), [x, *moe.parameters()], **kind))
+    return list(torch.autograd.grad((out * direction).sum(), [x, *moe.parameters()], materialize_grads=True))
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
