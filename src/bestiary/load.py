@@ -140,12 +140,12 @@ def describe(
     config = {**_described(checkpoint), **(changes or {})}
     if not any(entry.dtype == "I8" for entry in checkpoint.entries.values()):
         config = {key: value for key, value in config.items() if key not in WIDENED}
-    shapes = {name: entry.shape for name, entry in checkpoint.entries.items()}
-    if config.get("vocab_size") == -1:  # Meta's params.json: as many as the tokenizer has
-        config["vocab_size"] = shapes.get("tok_embeddings.weight", (0,))[0]
+    tokens = checkpoint.entries.get("tok_embeddings.weight")
+    if config.get("vocab_size") == -1 and tokens is not None:  # Meta's: as many as the tokenizer has
+        config["vocab_size"] = tokens.shape[0]
     module = families.family(Config(config))
     rules = module.TENSORS(Config(config)) if callable(module.TENSORS) else module.TENSORS
-    return config, *headed(rules, module.build, shapes, config.get("architectures"))
+    return config, *headed(rules, module.build, checkpoint.entries, config.get("architectures"))
 
 
 def empty(config: Mapping[str, object], build: Callable[[Config], Decoder] | None = None) -> Decoder:

@@ -17,6 +17,7 @@ FAMILIES = {
     "baichuan": "baichuan",
     "BlueLM": "bluelm",
     "bloom": "bloom",
+    "chatglm": "chatglm",
     "codegen": "codegen",
     "cohere": "cohere",
     "deepseek": "deepseek_moe",
@@ -24,6 +25,8 @@ FAMILIES = {
     "gemma": "gemma",
     "gemma2": "gemma2",
     "gemma3_text": "gemma3",
+    "glm": "glm",
+    "glm4": "glm",
     "gpt2": "gpt2",
     "gpt_neox": "gpt_neox",
     "gptj": "gptj",
@@ -65,6 +68,10 @@ FAMILIES = {
 TELLING: tuple[tuple[str | None, str, str], ...] = (
     # model_type (None: not there), key, family
     (None, "max_attn_value", "grok"),
+    (None, "n_heads", "llama_native"),
+    ("internlm", "rope_theta", "internlm2"),  # its first days
+    (None, "inner_hidden_size", "glm130b"),
+    ("chatglm", "padded_vocab_size", "chatglm2"),
 )
 
 

@@ -19,12 +19,12 @@ TENSORS: Rules = {
 }
 
 
-def build(c: Config) -> Decoder:
-    """Compose the bricks that a Mixtral config.json describes."""
+def build(c: Config, *, interleaved: bool = False) -> Decoder:
+    """Compose the bricks that a Mixtral config.json describes. interleaved: how the weights pair channels."""
     width, experts = c.count("hidden_size"), c.count("num_local_experts", 8)
     rule = softmax_of_top(c.count("num_experts_per_tok", 2, most=experts))
 
     def mixture(make: llama.Make, index: int) -> MoE:
         return MoE(width, (make() for _ in range(experts)), rule)
 
-    return llama.build(c, feedforward=mixture)
+    return llama.build(c, interleaved=interleaved, feedforward=mixture)

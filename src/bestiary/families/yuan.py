@@ -10,7 +10,7 @@ from ..bricks import FilteredAttention, LocalFilter, Rotary
 from ..config import Config
 from ..context import Prompt
 from ..models import Decoder, causal
-from ..tensors import Layout, Rules, Stacked, Taps
+from ..tensors import Drop, Layout, Rules, Stacked, Taps
 from . import llama
 
 _ATTN, _LOCAL = "model.layers.*.self_attn", "layers.*.attn.local"
@@ -19,18 +19,17 @@ _ATTN, _LOCAL = "model.layers.*.self_attn", "layers.*.attn.local"
 def TENSORS(c: Config) -> Rules:  # noqa: N802  # a table in most families
     """Return the names of tensors: q_proj and k_proj are halves of one, a query and a key for each head."""
     heads = c.count("num_attention_heads")
-    fused: dict[str | tuple[str, ...], str | Layout] = {
+    rules: dict[str | tuple[str, ...], str | Layout | Drop] = {
         (f"{_ATTN}.q_proj", f"{_ATTN}.k_proj"): Stacked(("layers.*.attn.q", "layers.*.attn.k"), heads),
         f"{_ATTN}.lf_gate.output_layernorm": f"{_LOCAL}.norm",
     }
     for theirs, ours in (("conv1", f"{_LOCAL}.first"), ("conv2", f"{_LOCAL}.second")):
-        fused[f"{_ATTN}.lf_gate.{theirs}:weight"] = Taps((f"{ours}.before:weight", f"{ours}.now:weight"))
-        fused[f"{_ATTN}.lf_gate.{theirs}:bias"] = f"{ours}.now:bias"
-    swapped = {
-        "model.layers.*.mlp.gate_proj": "layers.*.mlp.up",
-        "model.layers.*.mlp.up_proj": "layers.*.mlp.gate",
-    }
-    return {**fused, **llama.TENSORS, **swapped}
+        rules[f"{_ATTN}.lf_gate.{theirs}:weight"] = Taps((f"{ours}.before:weight", f"{ours}.now:weight"))
+        rules[f"{_ATTN}.lf_gate.{theirs}:bias"] = f"{ours}.now:bias"
+    rules |= llama.TENSORS
+    for theirs, ours in (("gate_proj", "up"), ("up_proj", "gate")):
+        rules[f"model.layers.*.mlp.{theirs}"] = f"layers.*.mlp.{ours}"
+    return rules
 
 
 def cut(tokens: Tensor, seen: Tensor | None = None, *, end: int) -> Prompt:

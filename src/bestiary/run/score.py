@@ -1,14 +1,15 @@
-"""How likely a text is to a model, and how far apart two models are."""
+"""How likely a text is to a model, how good to a reward model, and how far apart two models are."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from ..context import Cache, Stream
+from ..context import Cache, Full, Stream
 from ..errors import RequestError
 from ..models import Decoder
 
@@ -20,7 +21,8 @@ ROWS = 128
 def log_likelihoods(model: Decoder, ids: Sequence[int]) -> Tensor:
     """Return ln p(ids[i + 1] | ids[: i + 1]) of each i: float64 (T - 1,), on the CPU.
 
-    The first token is given, not scored. Raises RequestError for fewer than two tokens.
+    The first token is given, not scored; of a prefix language model, so are the P tokens of the prefix, which
+    have seen each other: (T - 1 - P,). Raises RequestError when nothing is left to score.
     """
     if len(ids) < 2:
         raise RequestError(f"{len(ids)} token(s) leave nothing to score; give at least 2")
@@ -28,11 +30,14 @@ def log_likelihoods(model: Decoder, ids: Sequence[int]) -> Tensor:
     cache = Cache.empty(model, 1, scored, dtype=like.dtype, device=like.device)
     tokens, parts = torch.tensor(ids, device=like.device), []
     prompt = model.prompt(tokens[None])
-    for begin in range(0, scored, ROWS):
-        end = min(begin + ROWS, scored)
-        step = Stream.at(cache, begin, end - begin, prompt)
-        logits = model(tokens[None, begin:end], step)[0].double()
-        wanted = logits.gather(-1, tokens[begin + 1 : end + 1, None])[:, 0]
+    given = 0 if prompt.prefix is None else int(prompt.prefix)
+    if given >= scored:
+        raise RequestError(f"the prefix takes {given} of {len(ids)} tokens and leaves nothing to score")
+    edges = [0, *range(max(ROWS, given + 1), scored, ROWS), scored]  # a prefix is computed at once
+    for begin, end in pairwise(edges):
+        step, first = Stream.at(cache, begin, end - begin, prompt), max(begin, given)
+        logits = model(tokens[None, begin:end], step, (0, slice(first - begin, None))).double()
+        wanted = logits.gather(-1, tokens[first + 1 : end + 1, None])[:, 0]
         parts.append(wanted - logits.logsumexp(-1))
     return torch.cat(parts).cpu()
 
@@ -50,6 +55,20 @@ def perplexity(model: Decoder, ids: Sequence[int], *, window: int | None = None)
     if not scored:
         raise RequestError(f"{len(ids)} token(s) in windows of {size} leave nothing to score")
     return math.exp(-torch.cat(scored).mean().item())
+
+
+@torch.inference_mode()
+def rewards(model: Decoder, tokens: Tensor, seen: Tensor | None = None) -> Tensor:
+    """Return what a reward model or a classifier says of each text: its head at the last real token.
+
+    tokens int64 (B, T); seen: which are real, bool (B, T), None for all; padding may be on either side.
+    Returns (B, outputs of the head).
+    """
+    real = torch.ones_like(tokens, dtype=torch.bool) if seen is None else seen.bool()
+    places = real.cumsum(1) - 1
+    ctx = Full(places.clamp_min(0), real, model.prompt(tokens, real))
+    rows = torch.arange(len(tokens), device=tokens.device)
+    return model(tokens, ctx, (rows, places.argmax(1)))  # type: ignore[no-any-return]
 
 
 def kl_divergence(reference: Tensor, logits: Tensor) -> float:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bestiary.bricks import Attention, GatedMLP, Heads, Position, PreNorm, Rotary, unmoved
+from bestiary.bricks import Attention, GatedMLP, Heads, Met, Position, PreNorm, Rotary, unmoved
 from bestiary.context import Cache, Full, Score, Stream
 from bestiary.formats import FORMATS, get
 from bestiary.kernels import native
@@ -363,6 +363,7 @@ def test_reasons_for_a_refusal() -> None:
     assert "capped" in reason(lambda _: None, score=Score(softcap=30.0))
     assert "causal" in reason(lambda _: None, score=Score(causal=False))
     assert "rotary" in reason(put("attn.position", lambda q, k, ctx: (q, k)))
+    assert "turned" in reason(lambda _: None, score=Score(meeting=Met(Rotary(16))))
     assert "24 channels" in reason(lambda _: None, heads=Heads(2, 1, 24))
     assert "272 channels" in reason(lambda _: None, heads=Heads(1, 1, 272))
     assert "Identity" in reason(put("attn.k", nn.Identity()))
