@@ -1,4 +1,4 @@
-"""Weight files as a stranger sends them: safetensors, torch .bin, GGUF, and folders of shards.
+"""Weight files as a stranger sends them: safetensors, torch .bin, GGUF, JAX arrays, and folders of shards.
 
 Nothing is trusted: every header is checked before it is used, a pickle is read as data, a name never leaves
 its folder, and whatever is wrong is one CheckpointError that names the file, the tensor, the byte and the
@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from ..errors import CheckpointError
-from . import archive, gguf, index, safetensors, torchbin
+from . import archive, gguf, index, jax_arrays, safetensors, sat, torchbin
 from .entries import Checkpoint, Entry, Kind
 from .paths import resolve
 from .source import Source
@@ -39,17 +39,23 @@ _PUBLISHED = (
     "pytorch_model.bin",
 )
 _INDEX = ".index.json"
+_JAX = "ckpt-0"  # the folder of arrays in xai-org/grok-1
 
 
 def open_checkpoint(path: str | Path) -> Checkpoint:
     """Open a model's weights: a file, an index of shards, or a folder that holds them.
 
     In a folder the published names are looked for first (an index before a single file, safetensors before
-    .bin), then the only file, or the only split GGUF, of a kind. Raises CheckpointError.
+    .bin), then the only file, or the only split GGUF, of a kind, then numbered JAX arrays, there or in
+    ckpt-0, then the shards that SwissArmyTransformer's `latest` names. Raises CheckpointError.
     """
     path = Path(path)
     # Not Path.is_dir, which raises for a name that is too long.
     file = _find(path) if os.path.isdir(path) else path  # noqa: PTH112
+    if jax_arrays.is_folder(file):
+        return Checkpoint(path, "jax", *jax_arrays.read(file))
+    if file.name == sat.LATEST:
+        return Checkpoint(path, "sat", *sat.read(file.parent))
     if file.name.endswith(_INDEX):
         kind = _KINDS.get(Path(file.name.removesuffix(_INDEX)).suffix)
         if kind is None or kind == "gguf":
@@ -76,7 +82,7 @@ def _kind(source: Source) -> Kind:
 
 
 def _find(folder: Path) -> Path:
-    """Return the weight file of a folder, or its index."""
+    """Return the weight file of a folder, or its index, or the folder of its JAX arrays."""
     try:
         names = sorted(each.name for each in os.scandir(folder))
     except OSError as error:
@@ -95,5 +101,10 @@ def _find(folder: Path) -> Path:
             raise CheckpointError(reason, file=folder, remedy="Name one of them")
         if whole:
             return resolve(folder, whole[0])
+    if jax_arrays.is_folder(folder):
+        return folder
+    for name in (_JAX, sat.LATEST):
+        if name in names:
+            return resolve(folder, name)
     remedy = "Name a folder with a .safetensors, .gguf or .bin file"
     raise CheckpointError("holds no weight file", file=folder, remedy=remedy)

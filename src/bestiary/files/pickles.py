@@ -42,10 +42,31 @@ class Attributes(dict[str, object]):
     """An object that has nothing but attributes, as a dict: argparse.Namespace."""
 
 
-class Ignored:
+class Stateful:
+    """What a maker returns for a value whose content follows as its state."""
+
+    __slots__ = ()
+
+    def take(self, state: object) -> None:
+        """Take in the state. Raises BuildError for one that is refused."""
+        raise NotImplementedError
+
+
+class Ignored(Stateful):
     """What a maker returns for a value that means nothing here. It takes any state, and drops it."""
 
     __slots__ = ()
+
+    def take(self, state: object) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where a byte string lies in the file, in place of the string."""
+
+    offset: int
+    nbytes: int
 
 
 class BuildError(ValueError):
@@ -59,14 +80,16 @@ def load(
     *,
     names: Mapping[str, Maker | None],
     persistent: Callable[[object], object] | None = None,
+    spans: bool = False,
 ) -> tuple[Any, int]:
     """Return the value of the pickle at bytes `start` to `end` of a file, and where it stops.
 
     names: what the file may refer to, "module.name" -> maker (None: it may be referred to and not called).
     persistent: turns a persistent id, which torch uses for storages, into a value; BuildError is raised for a
-    bad one. Raises CheckpointError, naming the offset, for everything else that a pickle can say.
+    bad one. spans: byte strings stay in the file, each a Span, and may be of any length. Raises
+    CheckpointError, naming the offset, for everything else that a pickle can say.
     """
-    machine = _Machine(source, start, min(end, start + MOST_BYTES), names, persistent)
+    machine = _Machine(source, start, end, names, persistent, spans)
     return machine.run(), machine.at
 
 
@@ -83,9 +106,12 @@ class _Machine:
         end: int,
         names: Mapping[str, Maker | None],
         persistent: Callable[[object], object] | None,
+        spans: bool,
     ) -> None:
-        self.source, self.data, self.at, self.end = source, source.data, start, end
-        self.names, self.persistent = names, persistent
+        self.source, self.data, self.at = source, source.data, start
+        # `end` leaves room for MOST_BYTES that are read, and moves on by the bytes that are stepped over.
+        self.end, self.last = min(end, start + MOST_BYTES), end
+        self.names, self.persistent, self.spans = names, persistent, spans
         self.began = start  # of the instruction being carried out
         self.stack: list[Any] = []
         self.marks: list[int] = []
@@ -126,6 +152,16 @@ class _Machine:
 
     def number(self, kind: struct.Struct) -> Any:
         return kind.unpack(self.take(kind.size))[0]
+
+    def string(self, count: int) -> bytes | Span:
+        if not self.spans:
+            return bytes(self.take(count))
+        if count > self.last - self.at:
+            self.refuse("the pickle is cut")
+        span = Span(self.at, count)
+        self.at += count
+        self.end = min(self.end + count, self.last)
+        return span
 
     def text(self, count: int) -> str:
         try:
@@ -252,16 +288,22 @@ class _Machine:
             self.refuse("the pickle calls what is no function")
         if name.maker is None:
             self.refuse(f"the pickle calls {name.text!r}, which may only be named")
+        maker = name.maker
+        self.push_container(self.attempt(lambda: maker(arguments), f"{name.text}: "))
+
+    def attempt(self, make: Callable[[], object], what: str = "") -> object:
+        """Return what a maker makes; its refusal is the pickle's."""
         try:
-            self.push_container(name.maker(arguments))
+            return make()
         except BuildError as fault:
-            self.refuse(f"{name.text}: {fault}")
+            self.refuse(f"{what}{fault}")
 
     def build(self) -> None:
         """BUILD: attributes. Those of an OrderedDict (`_metadata`, versions of modules) are dropped."""
         state, target = self.pop(), self.pop()
         self.push(target)
-        if isinstance(target, Ignored):
+        if isinstance(target, Stateful):
+            self.attempt(lambda: target.take(state))
             return
         if not isinstance(target, dict) or not isinstance(state, dict):
             self.refuse("the pickle sets attributes of what has none")
@@ -269,16 +311,13 @@ class _Machine:
             target.update({key: value for key, value in state.items() if isinstance(key, str)})
 
     def persistent_id(self) -> None:
-        value = self.pop()
-        if self.persistent is None:
+        value, make = self.pop(), self.persistent
+        if make is None:
             self.refuse("the pickle refers to a storage where none can be")
-        try:
-            self.push(self.persistent(value))
-        except BuildError as fault:
-            self.refuse(str(fault))
+        self.push(self.attempt(lambda: make(value)))
 
     def frame(self) -> None:
-        if self.number(_U64) > self.end - self.at:
+        if self.number(_U64) > self.last - self.at:
             self.refuse("the pickle has a frame that is longer than what is left")
 
     def protocol(self) -> None:
@@ -311,10 +350,10 @@ _INSTRUCTIONS: Mapping[int, Callable[[_Machine], None]] = {
     0x8D: lambda m: m.push(m.text(m.number(_U64))),
     ord("T"): lambda m: m.push(m.text(m.number(_U32))),
     ord("U"): lambda m: m.push(m.text(m.number(_U8))),
-    ord("B"): lambda m: m.push(bytes(m.take(m.number(_U32)))),
-    ord("C"): lambda m: m.push(bytes(m.take(m.number(_U8)))),
-    0x8E: lambda m: m.push(bytes(m.take(m.number(_U64)))),
-    0x96: lambda m: m.push(bytes(m.take(m.number(_U64)))),
+    ord("B"): lambda m: m.push(m.string(m.number(_U32))),
+    ord("C"): lambda m: m.push(m.string(m.number(_U8))),
+    0x8E: lambda m: m.push(m.string(m.number(_U64))),
+    0x96: lambda m: m.push(m.string(m.number(_U64))),
     # Containers.
     ord(")"): lambda m: m.tuple(0),
     0x85: lambda m: m.tuple(1),
