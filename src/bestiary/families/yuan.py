@@ -54,7 +54,7 @@ def build(c: Config) -> Decoder:
     # The authors' flash path takes no mask. Without it their code makes one from the tokens, if both are set.
     unmasked = c.flag("use_flash_attention", False)
     resets = c.flag("reset_attention_mask", True), c.flag("reset_position_ids", True)
-    end = c.count("eod_token", least=0)
+    end = c.count("eod_token", 77_185, least=0)
     if all(resets) and not unmasked:
         model.reader = partial(cut, end=end)
     return model
