@@ -128,8 +128,8 @@ class NTKMixed:
 
     def __call__(self, dim: int, base: float, ctx: Place) -> Tensor:
         turns = _turns(dim, base, ctx)
-        steps = torch.arange(1, dim // 2 + 1, device=turns.device).float() ** self.power
-        return turns / (math.log(self.factor) / (dim // 2) ** self.power * steps).exp()
+        steps: Tensor = torch.arange(1, dim // 2 + 1, device=turns.device).float() ** self.power
+        return turns / torch.exp(math.log(self.factor) / float(dim // 2) ** self.power * steps)
 
 
 @dataclass(frozen=True)
