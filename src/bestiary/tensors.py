@@ -151,6 +151,8 @@ class InRows:
         return (self.target,)
 
     def split(self, whole: Tensor, shapes: Sequence[tuple[int, ...]], heads: int) -> list[Tensor]:
+        if whole.shape[0] != self.rows:
+            raise ValueError(f"{whole.shape[0]} rows, and there should be {self.rows}")
         return [whole.flatten()]
 
     def join(self, parts: Sequence[Tensor], heads: int) -> Tensor:

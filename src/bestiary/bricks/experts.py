@@ -18,7 +18,11 @@ Routing = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 def softmax_of_top(count: int) -> Routing:
-    """Weigh the `count` largest logits by the softmax among themselves: Mixtral, arXiv 2401.04088."""
+    """Weigh the `count` largest logits by the softmax among themselves: Mixtral, arXiv 2401.04088.
+
+    It is also the softmax over all, of which the largest are made to sum to one: norm_topk_prob in the files
+    of Qwen and DeepSeek, as the sum over all cancels.
+    """
 
     def route(logits: Tensor) -> tuple[Tensor, Tensor]:
         top, chosen = logits.float().topk(count)

@@ -17,4 +17,6 @@ TENSORS: Rules = {
 def build(c: Config) -> Decoder:
     """Compose the bricks that a Phi-3 config.json describes."""
     c.optional("original_max_position_embeddings")  # counts where the positions are scaled
+    for key, computed in (("full_attn_mod", 1), ("interpolate_factor", 1), ("lm_head_bias", False)):
+        c.must(key, computed)  # Phi-4-mini's
     return llama.build(c)

@@ -27,8 +27,9 @@ def build(c: Config) -> Decoder:
     """Compose the bricks that a StarCoder2 config.json describes."""
     width, heads = llama.sizes(c)
     bias, act = c.flag("use_bias", True), c.activation("hidden_act", "gelu_pytorch_tanh")
-    c.must("norm_type", "layer_norm")
-    c.must("mlp_type", "default")
+    for key, computed in (("norm_type", "layer_norm"), ("mlp_type", "default")):
+        c.must(key, computed)
+    c.must("activation_function", "gelu")  # in the 3B's file; hidden_act is what counts
     norm = partial(nn.LayerNorm, width, c.number(c.either("norm_epsilon", "layer_norm_epsilon"), 1e-5))
     attn = partial(Attention, width, heads, position=rotary(c, heads.dim), bias=bias, out_bias=bias)
     mlp = partial(MLP, width, c.count("intermediate_size"), act, bias=bias)
