@@ -18,7 +18,7 @@ from torch import Tensor
 from .errors import ConfigError
 
 Activation = Callable[[Tensor], Tensor]
-Value = TypeVar("Value", int, float, str)
+Value = TypeVar("Value", bound=int | float | str)
 
 _tanh_gelu = partial(F.gelu, approximate="tanh")
 

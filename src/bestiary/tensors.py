@@ -156,7 +156,7 @@ class InRows:
         return [whole.flatten()]
 
     def join(self, parts: Sequence[Tensor], heads: int) -> Tensor:
-        return parts[0].unflatten(0, (self.rows, -1))
+        return parts[0].view(self.rows, -1)
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ class Frequencies(Protocol):
 def _periods(dim: int, base: float | Tensor, ctx: Place) -> Tensor:
     # In float32 and in this order, as every published implementation has it: at position 100,000 a last-bit
     # difference of a frequency is already 1e-2 radians.
-    return base ** (torch.arange(0, dim, 2, device=ctx.positions.device).float() / dim)  # type: ignore[no-any-return]
+    return base ** (torch.arange(0, dim, 2, device=ctx.positions.device).float() / dim)
 
 
 def _turns(dim: int, base: float | Tensor, ctx: Place) -> Tensor:
