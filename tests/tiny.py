@@ -39,6 +39,7 @@ LONG_ROPE: dict[str, Any] = {
     **ROPE, "rope_type": "longrope", "original_max_position_embeddings": 32,
     "short_factor": [1.0, 1.1, 1.5, 2.0], "long_factor": [1.0, 2.0, 5.0, 9.0],
 }  # fmt: skip
+GLM: dict[str, Any] = {"head_dim": 8, "partial_rotary_factor": 0.5, "pad_token_id": 0}
 
 # name -> (transformers' config class, what differs from SIZES; ... leaves a size out). One line for every way
 # to compute in a family.
@@ -175,6 +176,8 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "cohere": ("CohereConfig", {"logit_scale": 0.8}),
     "cohere-plus": ("CohereConfig", {"logit_scale": 0.8, "use_qk_norm": True}),
     "smollm3": ("SmolLM3Config", {"no_rope_layer_interval": 2, "pad_token_id": None}),
+    "glm": ("GlmConfig", {**GLM, "attention_bias": True}),
+    "glm4": ("Glm4Config", {**GLM, "attention_bias": False}),
     "gpt2": ("GPT2Config", {**GPT2, "activation_function": "gelu_new"}),
     "falcon-7b": ("FalconConfig", {**FALCON, "num_kv_heads": ..., "multi_query": True}),
     "falcon-40b": ("FalconConfig", {**FALCON, "num_kv_heads": 2, "new_decoder_architecture": True}),

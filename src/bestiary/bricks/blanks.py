@@ -70,7 +70,7 @@ class BlankRotary:
     rotary: Rotary
 
     def __call__(self, q: Tensor, k: Tensor, ctx: Context) -> tuple[Tensor, Tensor]:
-        cos, sin = ctx.once(self, lambda: self.rotary.angles(ctx, _in_text(ctx)))
+        cos, sin = ctx.once(self, lambda: self.rotary.angles(ctx, in_text(ctx)))
         return self.rotary.turn(q, cos, sin), self.rotary.turn(k, cos, sin)
 
 
@@ -92,16 +92,16 @@ class BlankRotary2D:
         return q, k
 
     def _angles(self, ctx: Place) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        return self.rotary.angles(ctx, _in_text(ctx)), self.rotary.angles(ctx, _in_blank(ctx))
+        return self.rotary.angles(ctx, in_text(ctx)), self.rotary.angles(ctx, in_blank(ctx))
 
 
-def _in_text(ctx: Place) -> Tensor:
+def in_text(ctx: Place) -> Tensor:
     """Return where each token stands in its text, like ctx.positions: a filling, where its mask stands."""
     prefix, blank = _begin(ctx)
     return torch.where((ctx.positions >= prefix) & (blank >= 0), blank, ctx.positions)
 
 
-def _in_blank(ctx: Place) -> Tensor:
+def in_blank(ctx: Place) -> Tensor:
     """Return where each token stands in its filling, from 1 at the start token; 0 in the text."""
     return (ctx.positions - _begin(ctx)[0] + 1).clamp_min(0)
 

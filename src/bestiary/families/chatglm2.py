@@ -51,9 +51,7 @@ def build(c: Config) -> Decoder:
     biased = c.flag("add_qkv_bias", False) or bias
     attn = partial(Attention, width, heads, position=position, bias=biased, out_bias=bias)
     mlp = partial(GatedMLP, width, c.count("ffn_hidden_size"), F.silu, bias=bias)
-    layers = [
-        PreNorm(norm(), attn(), norm(), mlp()) for _ in range(c.count("num_layers", most=MOST_LAYERS))
-    ]
+    layers = [PreNorm(norm(), attn(), norm(), mlp()) for _ in range(c.count("num_layers", most=MOST_LAYERS))]
     vocab = c.count(c.either("padded_vocab_size", "vocab_size"))
     model = Decoder(nn.Embedding(vocab, width), layers, norm(), nn.Linear(width, vocab, bias=bias))
     quantised(c, model, HalfRowScaled)
