@@ -151,11 +151,11 @@ def describe(
 def empty(config: Mapping[str, object], build: Callable[[Config], Decoder] | None = None) -> Decoder:
     """Build the model that a config.json describes on `meta`: every module and shape, and no memory.
 
-    build: what composes it, its family's own unless told. Raises ConfigError for a config that is not
-    computed as written.
+    build: what composes it; unless told, its family, with the head that its architecture is named for.
+    Raises ConfigError for a config that is not computed as written.
     """
     c = Config(config)
-    build = build or families.family(c).build
+    build = build or headed({}, families.family(c).build, (), config.get("architectures"))[1]
     with torch.device("meta"), _Uninitialised():
         model = build(c)
     c.finish()
