@@ -17,7 +17,7 @@ help:
 	@echo "make test                 run every test"
 	@echo "make check                lint, types, and the rules of this repository"
 	@echo "make bench                measure speed and memory beside llama.cpp and transformers (slow: builds llama.cpp)"
-	@echo "make docs                 write docs/cli.md from the help texts"
+	@echo "make docs                 write docs/cli.md from the help texts, docs/families.md from the families"
 	@echo "make size                 count the lines of each package"
 	@echo "make nightly              run the tests that take too long for every change"
 	@echo "make clean                remove everything made here, .venv too; pulled models stay"
@@ -55,6 +55,7 @@ bench: $(VENV)/.bench
 
 docs: $(VENV)/.run
 	$(BIN)/python -m tools.cli_docs
+	$(BIN)/python -m tools.families
 
 size:
 	@$(PYTHON) -m tools.size

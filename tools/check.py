@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
-from tools import forbidden, layers, size, words
+from tools import families, forbidden, layers, size, words
 from tools.sources import python, tracked
 
 
@@ -15,9 +15,10 @@ def problems() -> Iterator[str]:
     yield from forbidden.problems(python("src"))
     yield from size.problems(python("src", "tests", "tools", "bench", "examples"))
     yield from words.problems(tracked())
+    yield from families.problems()
 
 
 if __name__ == "__main__":
     found = list(problems())
-    print("\n".join(found) or "imports, forbidden calls, sizes and names: all as they should be")
+    print("\n".join(found) or "imports, forbidden calls, sizes, names and families: all as they should be")
     sys.exit(bool(found))

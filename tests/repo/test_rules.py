@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
 
-from tools import forbidden, layers, size, words
+from tools import families, forbidden, layers, size, words
 from tools.sources import Source, python, tracked
 
 RULES: dict[str, Callable[[], Iterator[str]]] = {
@@ -16,6 +17,7 @@ RULES: dict[str, Callable[[], Iterator[str]]] = {
     "forbidden": lambda: forbidden.problems(python("src")),
     "sizes": lambda: size.problems(python("src", "tests", "tools", "bench", "examples")),
     "words": lambda: words.problems(tracked()),
+    "families": families.problems,
 }
 
 
@@ -152,3 +154,14 @@ def test_names_and_paths_of_one_machine_are_found(tmp_path: Path) -> None:
     module = tmp_path / "utils.py"
     module.write_text("")
     assert "says nothing" in next(words.problems([module]))
+
+
+def test_families_that_are_long_or_proven_by_nothing_and_an_old_page_are_found() -> None:
+    rows = families.rows()
+    long = [replace(row, lines=row.lines + families.MEAN_LINES) for row in rows]
+    assert ["60 at most" in line for line in families.problems(long)] == [True, False]
+    bare = [replace(rows[0], cases=(), live=()), *rows[1:]]
+    assert [line.partition(": ")[0] for line in families.problems(bare)] == [
+        f"src/bestiary/families/{rows[0].name}.py",
+        "docs/families.md",
+    ]
