@@ -47,7 +47,7 @@ def read(folder: Path) -> tuple[dict[str, Entry], dict[str, object], list[Source
         if name != (wanted := f"tensor{number:05d}_000"):
             raise CheckpointError(f"lacks {wanted}", file=folder, remedy="Download the folder again, whole")
     sources = [Source.open(resolve(folder, name)) for name in names]
-    return {source.path.name: _entry(source) for source in sources}, {}, sources
+    return {source.path.name: entry(source) for source in sources}, {}, sources
 
 
 def _names(folder: Path) -> list[str]:
@@ -125,7 +125,8 @@ _NAMES: Mapping[str, Maker | None] = {
 }
 
 
-def _entry(source: Source) -> Entry:
+def entry(source: Source) -> Entry:
+    """Return the tensor of one file, under the file's name. Raises CheckpointError."""
     value, stop = pickles.load(source, 0, source.size, names=_NAMES, spans=True)
     if stop != source.size:
         raise source.error("bytes follow the end of the pickle", offset=stop)
@@ -137,7 +138,7 @@ def _entry(source: Source) -> Entry:
     weight, scales = _parts(source, value)
     load = partial(_dequantised, source, weight, scales)
     # float32 holds the product of 8 bits and a scale of bfloat16 exactly.
-    return Entry(source.path.name, weight.shape, "F32", source.path, weight.offset, 4 * weight.nbytes, load)
+    return Entry(source.path.name, weight.shape, "F32", source.path, weight.offset, weight.nbytes, load)
 
 
 def _parts(source: Source, value: object) -> tuple[_Array, _Array]:
@@ -161,5 +162,6 @@ def _parts(source: Source, value: object) -> tuple[_Array, _Array]:
 def _dequantised(source: Source, weight: _Array, scales: _Array) -> Tensor:
     """Return integers (..., in, out) times scales (..., groups, out), float32: a group is a run of `in`."""
     integers, factors = (source.tensor(DTYPES[a.dtype], a.shape, a.offset) for a in (weight, scales))
-    groups: Tensor = integers.unflatten(-2, (scales.shape[-2], -1)).float()
+    count = scales.shape[-2]
+    groups: Tensor = integers.unflatten(-2, (count, weight.shape[-2] // count)).float()
     return groups.mul_(factors.float()[..., :, None, :]).flatten(-3, -2)

@@ -131,6 +131,28 @@ def pickled(value: bytes, protocol: int = 2) -> bytes:
     return b"\x80" + bytes([protocol]) + value + b"."
 
 
+# Arrays of NumPy, as JAX's users pickle them.
+
+
+def array(
+    code: str, shape: Sequence[int], data: bytes, *, order: str = "<", fortran: bytes = b"\x89"
+) -> bytes:
+    """Put an array on the stack. code: NumPy's letters, or bfloat16, which is a type of ml_dtypes."""
+    letters = name("ml_dtypes", "bfloat16") if code == "bfloat16" else text(code)
+    dtype = name("numpy", "dtype") + b"(" + letters + b"\x89\x88tR"
+    dtype += b"(" + number(3) + text(order) + b"NNN" + numbers([-1, -1, 0])[1:] + b"b"
+    made = name("numpy.core.multiarray", "_reconstruct")
+    made += b"(" + name("numpy", "ndarray") + numbers([0]) + b"C\1btR"
+    held = b"B" + struct.pack("<I", len(data)) + data
+    return made + b"(" + number(1) + numbers(shape) + dtype + fortran + held + b"tb"
+
+
+def quantised(weight: bytes, scales: bytes) -> bytes:
+    """Put Grok-1's 8-bit weight on the stack."""
+    parts = b"}(" + text("weight") + weight + text("scales") + scales + b"u"
+    return name("__main__", "QuantizedWeight8bit") + b")\x81" + parts + b"b"
+
+
 # The two layouts of torch.save.
 
 MAGIC = pickled(number(0x1950A86A20F9469CFC6C))

@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import save
 
 from bestiary.errors import CheckpointError
-from bestiary.files import gguf, open_checkpoint, safetensors, torchbin
+from bestiary.files import gguf, jax_arrays, open_checkpoint, safetensors, torchbin
 from bestiary.files.entries import Entry
 from bestiary.files.rebuild import NAMES
 from bestiary.files.source import Source
@@ -65,10 +65,24 @@ def a_handmade_bin(*, new: bool) -> bytes:
     return craft.legacy(pickle, {"0": (6, floats), "1": (2, halves)})
 
 
+def an_array() -> bytes:
+    return craft.pickled(craft.array("f4", [2, 3], struct.pack("<6f", *range(6))), 4)
+
+
+def a_quantised_array() -> bytes:
+    scales = craft.array("bfloat16", [2, 3], bytes(12))
+    return craft.pickled(craft.quantised(craft.array("i1", [4, 3], bytes(range(12))), scales), 4)
+
+
+def read_array(source: Source) -> tuple[dict[str, Entry], Mapping[str, object]]:
+    return {"w": jax_arrays.entry(source)}, {}
+
+
 SEEDS: dict[str, tuple[Reader, list[bytes]]] = {
     "safetensors": (safetensors.read, [a_safetensors()]),
     "bin, zip": (torchbin.read, [a_bin(new=True), *[a_handmade_bin(new=True)] * 3]),
     "bin, legacy": (torchbin.read, [a_bin(new=False), *[a_handmade_bin(new=False)] * 3]),
+    "jax": (read_array, [an_array(), a_quantised_array()]),
     "gguf 1": (gguf.read, [small(1).build()]),
     "gguf 2": (gguf.read, [small(2).build()]),
     "gguf 3": (gguf.read, [small(3).build()]),
@@ -133,7 +147,7 @@ def test_the_undamaged_files_are_read(kind: str) -> None:
     for whole in wholes:
         entries, metadata = reader(Source(PATH, memoryview(bytearray(whole))))
         touch(entries, metadata)
-        assert len(entries) >= 2
+        assert len(entries) >= 2 - (kind == "jax")
 
 
 @pytest.mark.parametrize("kind", SEEDS)
