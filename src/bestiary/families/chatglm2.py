@@ -7,7 +7,7 @@ from functools import partial
 import torch.nn.functional as F
 from torch import nn
 
-from ..bricks import Attention, GatedMLP, Heads, Interpolated, PreNorm, Rotary
+from ..bricks import Attention, GatedMLP, Heads, Position, PreNorm, Rotary, Slowed
 from ..config import MOST_LAYERS, Config
 from ..errors import ConfigError
 from ..models import Decoder
@@ -58,7 +58,7 @@ def build(c: Config) -> Decoder:
     return ptuning.tuned(c, model, width)
 
 
-def _rotary(c: Config, dim: int) -> Rotary:
+def _rotary(c: Config, dim: int) -> Position:
     """Read rope_ratio: ChatGLM2-6B-32K divides positions by it, ChatGLM3 and GLM-4 multiply the base.
 
     Their configs differ in nothing else than the name of the repository and the version that wrote them.
@@ -68,7 +68,7 @@ def _rotary(c: Config, dim: int) -> Rotary:
     if ratio == 1 or "chatglm3" in name or "glm-4" in name:
         return Rotary(dim, 10_000.0 * ratio, interleaved=True)
     if "chatglm2" in name or version == "4.27.1":
-        return Rotary(dim, interleaved=True, frequencies=Interpolated(ratio))
+        return Slowed(Rotary(dim, interleaved=True), ratio)
     if version == "4.30.2":
         return Rotary(dim, 10_000.0 * ratio, interleaved=True)
     raise ConfigError(

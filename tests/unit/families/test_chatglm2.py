@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bestiary.bricks import Attention, Rotary
+from bestiary.bricks import Attention
 from bestiary.context import Full
 from bestiary.errors import ConfigError
 from bestiary.load import empty
@@ -20,10 +20,11 @@ def angles(**config: object) -> torch.Tensor:
     """Return the cosines of positions 0 to 29,999, which tell the angles: (positions, pairs)."""
     attn = empty(SIZES | config).layers[0].get_submodule("attn")
     assert isinstance(attn, Attention)
-    assert isinstance(attn.position, Rotary)
-    assert attn.position.interleaved
-    positions = torch.arange(30_000)[None]
-    return attn.position.angles(Full(positions))[0][0, :, 0].double()
+    x = torch.zeros(1, 30_000, 1, 16)
+    x[..., ::2] = 1  # of each pair of neighbours the first: turned, it is the cosine
+    turned = attn.position(x, x, Full(torch.arange(30_000)[None]))[0][0, :, 0]
+    assert torch.equal(turned[:, 8:], x[0, :, 0, 8:]), "only half of a head turns"
+    return turned[:, :8:2].double()
 
 
 def wanted(positions: float, base: float) -> torch.Tensor:
