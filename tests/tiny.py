@@ -39,6 +39,7 @@ LONG_ROPE: dict[str, Any] = {
     **ROPE, "rope_type": "longrope", "original_max_position_embeddings": 32,
     "short_factor": [1.0, 1.1, 1.5, 2.0], "long_factor": [1.0, 2.0, 5.0, 9.0],
 }  # fmt: skip
+PHI3_LONG: dict[str, Any] = {"original_max_position_embeddings": 32, "pad_token_id": None}
 GLM: dict[str, Any] = {"head_dim": 8, "partial_rotary_factor": 0.5, "pad_token_id": 0}
 
 # name -> (transformers' config class, what differs from SIZES; ... leaves a size out). One line for every way
@@ -133,11 +134,11 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "phi": ("PhiConfig", {"num_key_value_heads": 6}),
     "phi-grouped": ("PhiConfig", {"rope_parameters": {**ROPE, "partial_rotary_factor": 0.25}}),
     "phi3": ("Phi3Config", {"pad_token_id": None, "sliding_window": 7}),
-    "phi3-longrope": ("Phi3Config", {"pad_token_id": None, "rope_parameters": LONG_ROPE}),
+    "phi3-longrope": ("Phi3Config", {**PHI3_LONG, "rope_parameters": LONG_ROPE}),
     "phi3-longrope-partial": (
         "Phi3Config",
         {
-            "pad_token_id": None,
+            **PHI3_LONG,
             "tie_word_embeddings": True,
             "rope_parameters": {
                 **LONG_ROPE,
