@@ -53,7 +53,7 @@ INERT = frozenset(
     emb_pdrop init_config init_device max_seq_len embedding_fraction tokenizer_name verbose attn_impl
     attn_uses_sequence_id flash_attn cache_implementation
     attn_dropout_prob emb_dropout_prob bf16 fp16 fp32 onnx_safe use_flash_attn params_dtype tokenizer_type
-    aux_loss_alpha seq_aux is_llama_config
+    aux_loss_alpha seq_aux is_llama_config transformers.js_config
     softmax_in_fp32 use_cache_kernel attn_implementation z_loss_weight initializer_weight
     sep_token sep_token_id eod_token_id mask_token_id use_loss_mask flash_atten flash_atten_llama_style
     """.split()
