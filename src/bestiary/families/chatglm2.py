@@ -53,7 +53,7 @@ def build(c: Config) -> Decoder:
     mlp = partial(GatedMLP, width, c.count("ffn_hidden_size"), F.silu, bias=bias)
     layers = [PreNorm(norm(), attn(), norm(), mlp()) for _ in range(c.count("num_layers", most=MOST_LAYERS))]
     vocab = c.count(c.either("padded_vocab_size", "vocab_size"))
-    model = Decoder(nn.Embedding(vocab, width), layers, norm(), nn.Linear(width, vocab, bias=bias))
+    model = Decoder(nn.Embedding(vocab, width), layers, norm(), nn.Linear(width, vocab, bias=False))
     quantised(c, model, HalfRowScaled)
     return ptuning.tuned(c, model, width)
 
