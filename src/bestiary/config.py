@@ -45,8 +45,8 @@ INERT = frozenset(
     torch_dtype transformers_version use_cache use_return_dict torchscript unsloth_version unsloth_fixed
     do_sample temperature top_p top_k num_return_sequences
     attn_pdrop embd_pdrop resid_pdrop dropout activation_dropout classifier_dropout embedding_dropout
-    residual_dropout layerdrop gradient_checkpointing n_ctx seq_length summary_activation summary_first_dropout
-    summary_proj_to_labels summary_type summary_use_proj
+    residual_dropout layerdrop gradient_checkpointing n_ctx seq_length
+    summary_activation summary_first_dropout summary_proj_to_labels summary_type summary_use_proj
     attention_probs_dropout_prob hidden_dropout_prob init_std prefix custom_pipelines unk_token_id
     attention_softmax_in_fp32 bias_dropout_fusion masked_softmax_fusion n_positions offset_alibi
     apply_query_key_layer_scaling skip_bias_add slow_but_exact
