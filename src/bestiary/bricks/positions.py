@@ -289,7 +289,7 @@ class XPos:
         """Return scaled cos and sin for queries and for keys, float32 (*L, 1, dim / 2)."""
         cos, sin = self.rotary.angles(ctx)
         dim = self.rotary.dim
-        # 0.4 is the paper's gamma: the slowest pair keeps nearly all of a score, the fastest 2/7 of it a base.
+        # 0.4 is the paper's gamma: the slowest pair keeps nearly all of a score, the fastest 2/7 a base.
         scale = (torch.arange(0, dim, 2, device=cos.device) + 0.4 * dim) / (1.4 * dim)
         grown = (scale ** (ctx.positions[..., None].float() / self.base))[..., None, :]
         return (cos * grown, sin * grown), (cos / grown, sin / grown)
