@@ -47,9 +47,9 @@ class Prompt:
     Each is int64 or float32, (B, 1) or broadcastable to the tokens of a step. length: how many tokens the
     prompt holds, where it comes in pieces. prefix: how many of its first tokens every token sees, the earlier
     ones too (prefix language models). blank: the position of the mask that is being filled (GLM), or -1 where
-    its filling stands after the text. stretch: a factor on the rotary base that was chosen by the prompt's length
-    (Qwen). since: int64 (B, n): the first position that the token at each position sees; what the last of
-    them sees, all later ones do.
+    its filling stands after the text. stretch: a factor on the rotary base that was chosen by the prompt's
+    length (Qwen). since: int64 (B, n): the first position that the token at each position sees; what the last
+    of them sees, all later ones do.
     """
 
     length: Tensor
