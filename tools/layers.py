@@ -20,6 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("quant",),
     ("families",),
     ("roster",),
+    ("describe",),
     ("hub", "load"),
     ("text",),
     ("run",),

@@ -4,49 +4,28 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
-from . import families
-from .config import Config
+from .describe import context, describe, empty
 from .errors import CheckpointError, RequestError
-from .families import gguf, glm130b, grok
-from .families.heads import headed
 from .files import Checkpoint, Entry, open_checkpoint
-from .files.paths import read_json
 from .files.safetensors import write
 from .formats import FORMATS
 from .models import Decoder
 from .quant.linear import PackedEmbedding, PackedLinear
-from .tensors import Match, Rules, Use, match, some
+from .tensors import Match, Use, match, some
 
 # Bytes done, bytes in all: called as the weights are taken in.
 Progress = Callable[[int, int], None]
 
 FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-
-# Keys that tell of integer weights. A file without any holds what was made of them, whatever its config says.
-WIDENED = frozenset({"quantization_bit", "quantization_bit_width"})
-# Kinds of checkpoints that have one model each, which was released without a config.json.
-RELEASED: Mapping[str, Mapping[str, object]] = {"jax": grok.RELEASED, "sat": glm130b.RELEASED}
-
-# How config.json files spell the tokens that a model was published for; the first that is there counts.
-CONTEXT_KEYS = (
-    "max_sequence_length",
-    "max_position_embeddings",
-    "model_max_length",
-    "seq_length",
-    "max_seq_len",
-    "n_positions",
-    "n_ctx",
-)
 
 
 @dataclass(frozen=True)
@@ -67,12 +46,6 @@ class Loaded:
     @property
     def context(self) -> int:
         return context(self.config) or 2048
-
-
-def context(config: Mapping[str, object]) -> int | None:
-    """Return how many tokens a config.json says that its model was published for; None where it does not."""
-    values = (config.get(key) for key in CONTEXT_KEYS)
-    return next((value for value in values if isinstance(value, int)), None)
 
 
 def load(
@@ -96,7 +69,6 @@ def load(
     device = torch.device(device)
     checkpoint = open_checkpoint(path)
     described, rules, build = describe(checkpoint, config)
-    _check_layers(described, checkpoint)
     model = empty(described, build)
     if check_finite and (broken := checkpoint.check_finite()):
         warnings.warn(
@@ -109,90 +81,6 @@ def load(
     found.check(checkpoint.path)
     _fill(model, checkpoint, found, kind, device, progress)
     return Loaded(model.eval(), described, checkpoint, found, kind)
-
-
-def _check_layers(config: Mapping[str, object], checkpoint: Checkpoint) -> None:
-    """Refuse a config of more layers than there are tensors, before any is built."""
-    for key in ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "depth"):
-        layers = config.get(key)
-        if isinstance(layers, int) and layers > len(checkpoint.entries):
-            raise CheckpointError(
-                f"the config asks for {layers} layers and there are only {len(checkpoint.entries)} tensors",
-                file=checkpoint.path,
-                remedy="Download the model again, with all its weight files",
-            )
-
-
-def describe(
-    checkpoint: Checkpoint, changes: Mapping[str, object] | None = None
-) -> tuple[Mapping[str, object], Rules, Callable[[Config], Decoder]]:
-    """Return a checkpoint's published config, its family's tensor rules, and what builds its model.
-
-    changes: keys to set over the published ones.
-    """
-    if checkpoint.kind == "gguf":
-        freqs = checkpoint.entries.get("rope_freqs.weight")
-        if freqs is not None and freqs.dtype != "F32":
-            raise _misfit(freqs, f"holds {freqs.dtype} where F32 factors should be")
-        factors = None if freqs is None else freqs.read().tolist()
-        config = gguf.published(checkpoint.metadata, frozenset(checkpoint.entries), factors)
-        return {**config, **(changes or {})}, gguf.TENSORS, gguf.build
-    config = {**_described(checkpoint), **(changes or {})}
-    if not any(entry.dtype == "I8" for entry in checkpoint.entries.values()):
-        config = {key: value for key, value in config.items() if key not in WIDENED}
-    tokens = checkpoint.entries.get("tok_embeddings.weight")
-    if config.get("vocab_size") == -1 and tokens is not None:  # Meta's: as many as the tokenizer has
-        config["vocab_size"] = tokens.shape[0]
-    module = families.family(Config(config))
-    rules = module.TENSORS(Config(config)) if callable(module.TENSORS) else module.TENSORS
-    return config, *headed(rules, module.build, checkpoint.entries, config.get("architectures"))
-
-
-def empty(config: Mapping[str, object], build: Callable[[Config], Decoder] | None = None) -> Decoder:
-    """Build the model that a config.json describes on `meta`: every module and shape, and no memory.
-
-    build: what composes it; unless told, its family, with the head that its architecture is named for.
-    Raises ConfigError for a config that is not computed as written.
-    """
-    c = Config(config)
-    build = build or headed({}, families.family(c).build, (), config.get("architectures"))[1]
-    with torch.device("meta"), _Uninitialised():
-        model = build(c)
-    c.finish()
-    return model
-
-
-def _described(checkpoint: Checkpoint) -> Mapping[str, object]:
-    """Read the config.json of a checkpoint's folder.
-
-    One of JAX arrays or of SwissArmyTransformer may have it beside the folder, or not at all: only Grok-1 and
-    GLM-130B were released so.
-    """
-    folder = checkpoint.path if checkpoint.path.is_dir() else checkpoint.path.parent
-    if checkpoint.kind in RELEASED:
-        for place in (folder, folder.parent):
-            if (place / "config.json").is_file():
-                return read_json(place / "config.json")
-        return RELEASED[checkpoint.kind]
-    # Meta's and Mistral's own files have theirs beside a config.json for others, or alone.
-    own, shared = folder / "params.json", folder / "config.json"
-    alone = checkpoint.path.name.startswith("consolidated") or not shared.exists()
-    return read_json(own if alone and own.exists() else shared)
-
-
-class _Uninitialised(TorchFunctionMode):
-    """Leave new parameters as they are: they are on `meta`, and about to be replaced.
-
-    Drawing random numbers on `meta` would import torch's symbolic shapes, and with them sympy: a second and
-    75 MB, of the 1.4 s and 300 MB that opening the default model takes.
-    """
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if getattr(func, "__module__", None) == nn.init.__name__:
-            return args[0] if args else (kwargs or {})["tensor"]
-        return func(*args, **(kwargs or {}))
 
 
 def save(loaded: Loaded, folder: str | Path) -> None:
@@ -259,8 +147,13 @@ def _compute_dtype(name: str, device: torch.device, checkpoint: Checkpoint) -> t
         raise RequestError(f"dtype = {name!r} is not known; choose auto, {', '.join(DTYPES)}")
     if device.type == "cpu":
         return torch.float32
-    largest = max(checkpoint.entries.values(), key=lambda e: e.nbytes)
-    return FLOATS.get(largest.dtype, torch.bfloat16)
+    held = Counter[str]()
+    for entry in checkpoint.entries.values():
+        held[entry.dtype] += entry.nbytes
+    most, _ = held.most_common(1)[0]
+    # Beside packed weights the scales and the ends are what the authors computed in.
+    halves = [name for name, _ in held.most_common() if name in ("F16", "BF16")]
+    return FLOATS[most] if most in FLOATS else FLOATS[(halves or ["BF16"])[0]]
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:

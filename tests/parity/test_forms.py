@@ -12,9 +12,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from bestiary.context import Full
+from bestiary.describe import describe, empty
 from bestiary.families.grok import RELEASED
 from bestiary.files import open_checkpoint
-from bestiary.load import describe, empty, load, published
+from bestiary.load import load, published
 from tests.goldens import cases, decoders
 from tests.unit.files import craft
 

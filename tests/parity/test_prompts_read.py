@@ -10,10 +10,10 @@ import torch
 from bestiary.bricks import BlankReader
 from bestiary.bricks.blanks import in_blank, in_text
 from bestiary.context import Full
+from bestiary.describe import empty
 from bestiary.errors import RequestError
 from bestiary.families.ptuning import PrefixTuned
 from bestiary.kernels.attention import Score, Sight
-from bestiary.load import empty
 from tests.goldens import decoders
 
 from .test_references import reference

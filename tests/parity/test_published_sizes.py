@@ -11,7 +11,7 @@ from torch import nn
 
 from bestiary import families
 from bestiary.config import Config
-from bestiary.load import empty
+from bestiary.describe import empty
 from tools.published import Published, published
 
 ROWS = published()

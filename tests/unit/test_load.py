@@ -115,7 +115,9 @@ def test_a_tied_head_may_be_stored_twice_if_equal(folder: Path) -> None:
 
 def test_unread_keys_are_refused_by_name(folder: Path) -> None:
     configure(folder, attn_logit_softcapping=50.0, attention_chunk_size=8192)
-    with pytest.raises(ConfigError, match=r"sets 2 key\(s\).*attn_logit_softcapping = 50\.0, attention_chunk_size"):
+    with pytest.raises(
+        ConfigError, match=r"sets 2 key\(s\).*attn_logit_softcapping = 50\.0, attention_chunk_size"
+    ):
         load(folder)
 
 
@@ -134,7 +136,7 @@ def test_unread_keys_are_refused_by_name(folder: Path) -> None:
         ({"vocab_size": "130"}, "vocab_size = '130' should be"),
         ({"rms_norm_eps": True}, "rms_norm_eps = True should be a number above zero"),
         ({"attention_bias": "no"}, "attention_bias = 'no' should be true or false"),
-        ({"rope_parameters": {"rope_type": "longrope"}}, "rope_type = 'longrope' is not computed"),
+        ({"rope_parameters": {"rope_type": "twisted"}}, "rope_type = 'twisted' is not computed"),
         (
             {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "extra": 1}},
             r"sets 1 key\(s\).*extra = 1",

@@ -95,7 +95,7 @@ def _architecture(checkpoint: Checkpoint) -> dict[str, Any]:
     import torch
 
     from ..config import Config
-    from ..load import describe
+    from ..describe import describe
 
     try:
         config, _, build = describe(checkpoint)
@@ -123,7 +123,7 @@ def _named(checkpoint: Checkpoint) -> dict[str, Any]:
 def _shape(model: Decoder, config: Mapping[str, object]) -> dict[str, object]:
     """What the built model says of itself, whatever its family's config calls it."""
     from ..bricks import Attention
-    from ..load import context
+    from ..describe import context
 
     attn = next(module for module in model.modules() if isinstance(module, Attention))
     queries, keys = attn.q.out_features // attn.head_dim, attn.k.out_features // attn.head_dim
@@ -139,7 +139,7 @@ def _shape(model: Decoder, config: Mapping[str, object]) -> dict[str, object]:
 
 def _memory(checkpoint: Checkpoint, model: Decoder, config: Mapping[str, object]) -> dict[str, Any]:
     """Bytes of the weights, of one token's keys and values, and of a full context of them."""
-    from ..load import context
+    from ..describe import context
 
     token = sum(slot.channels for slot in model.slots()) * _FLOAT32
     full = None if (length := context(config)) is None else token * length

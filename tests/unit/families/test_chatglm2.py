@@ -7,8 +7,8 @@ import torch
 
 from bestiary.bricks import Attention
 from bestiary.context import Full
+from bestiary.describe import empty
 from bestiary.errors import ConfigError
-from bestiary.load import empty
 
 SIZES = {
     "model_type": "chatglm", "num_layers": 1, "hidden_size": 32, "num_attention_heads": 2, "kv_channels": 16,

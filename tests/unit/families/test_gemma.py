@@ -9,8 +9,8 @@ import torch
 
 from bestiary.bricks import Attention, Cap, Interpolated, RoundedScale
 from bestiary.config import ACTIVATIONS
+from bestiary.describe import empty
 from bestiary.errors import ConfigError
-from bestiary.load import empty
 from bestiary.models import Decoder
 
 SIZES: dict[str, Any] = {

@@ -151,3 +151,9 @@ def test_a_config_of_other_bits_than_the_file_is_refused(tmp_path: Path) -> None
         load(tmp_path / "packed", config={"wbits": 4})
     with pytest.raises(ConfigError, match="wbits = 3 is not computed here"):
         load(tmp_path / "packed", config={"wbits": 3})
+
+
+def test_beside_packed_weights_the_scales_say_what_is_computed_in(tmp_path: Path) -> None:
+    moss(tmp_path, 8)
+    assert load(tmp_path / "packed", device="meta").dtype == torch.float16
+    assert load(tmp_path / "plain", device="meta").dtype == torch.float32
