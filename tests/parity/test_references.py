@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass, replace
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from bestiary.context import Cache, Full, Prompt, Stream
+from bestiary.kernels.attention import softmax
 from bestiary.load import Loaded, load, published
-from bestiary.quant.linear import PackedEmbedding, PackedLinear
 from tests.goldens import cases, decoders, hints, meta
 
 GGUF = [(case, file.name) for case in cases("format-gguf-llama*") for file in sorted(case.glob("*.gguf"))]
@@ -99,24 +99,9 @@ def assert_close(got: Tensor, want: Tensor, tolerance: float, what: str) -> None
     assert worst <= tolerance, f"{what}: largest difference {worst:.3g}, allowed {tolerance:.3g}"
 
 
-# The stream of 28 blocks grows to 40, and float32 rounds either side of a comparison by up to 2e-4: there the
-# reference is held to our model in float64, and that to our model in float32.
+# 28 blocks that multiply the stream by 7 each: the order in which fused attention sums moves the last states,
+# of up to 36, by 3.1e-4. They are compared with attention in plain products, as its authors have it: 1.2e-4.
 DEEP = ("chatglm1-6b-28l",)
-
-
-def in_float64(loaded: Loaded) -> Loaded:
-    """Return the same model in float64."""
-    model = copy.deepcopy(loaded.model)
-    for path, module in list(model.named_modules()):
-        if isinstance(module, PackedLinear):
-            plain = nn.Linear(module.in_features, module.out_features, bias=False)
-            plain.weight = nn.Parameter(module.dequantize())
-            plain.register_parameter("bias", module.bias)
-            model.set_submodule(path, plain)
-        elif isinstance(module, PackedEmbedding):
-            model.set_submodule(path, nn.Embedding.from_pretrained(module.dequantize()))
-    return replace(loaded, model=model.double())
-
 
 # What cases call the stream after the last norm, which the head reads.
 LAST = ("last_hidden_state", "final_norm")
@@ -127,18 +112,14 @@ def test_numbers(case: Path) -> None:
     ref = reference(case)
     want, tokens = ref.want, ref.want["input_ids"]
     ctx = Full.of(tokens, ref.seen, ref.prompt(tokens, ref.seen))
-    states, logits = hidden_states(ref.loaded, tokens, ctx)
-    with torch.inference_mode():
+    with softmax.forced("reference") if case.name in DEEP else nullcontext(), torch.inference_mode():
+        states, logits = hidden_states(ref.loaded, tokens, ctx)
         last = ref.loaded.model.hidden(tokens, ctx)
     real = slice(None) if ref.seen is None else ref.seen
     expected = [want[f"hidden_states.{i}"] for i in range(len(states))]
     if (raw := want.get("pre_final_norm")) is not None:  # there the last state is after the norm
         assert_close(last, expected[-1], ref.tolerance, "the last norm")
         expected[-1] = raw
-    if case.name in DEEP:
-        ours, states = states, hidden_states(in_float64(ref.loaded), tokens)[0]
-        for i, (state, exact) in enumerate(zip(ours, states, strict=True)):
-            assert_close(state, exact, ref.tolerance, f"hidden state {i} in float64")
     for i, (state, right) in enumerate(zip(states, expected, strict=True)):
         assert_close(state[real], right[real], ref.tolerance, f"hidden state {i}")
     assert f"hidden_states.{len(states)}" not in want
