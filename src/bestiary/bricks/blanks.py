@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..context import Context, Prompt
 from ..errors import RequestError
-from .positions import Place, Plain, Rotary
+from .positions import Place, Plain, Rotary, unread
 
 
 @dataclass(frozen=True)
@@ -110,10 +110,7 @@ def _begin(ctx: Place) -> tuple[Tensor, Tensor]:
     """Return how long the text is and where the blank is, each broadcastable to ctx.positions."""
     prompt = ctx.prompt
     if prompt is None or prompt.prefix is None or prompt.blank is None:
-        raise RequestError(
-            "this model's positions follow from where the text ends: give the context "
-            "prompt=model.prompt(tokens), of the whole prompt"
-        )
+        raise unread()
     return prompt.prefix, prompt.blank
 
 

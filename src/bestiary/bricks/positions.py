@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..context import Context, Prompt
-from ..errors import ConfigError
+from ..errors import ConfigError, RequestError
 from ..kernels.attention import Sight
 
 # (q, k, ctx) -> (q, k), both (*L, heads, head_dim).
@@ -35,6 +35,13 @@ class Place(Protocol):
     def lengths(self) -> Tensor: ...
     @property
     def prompt(self) -> Prompt | None: ...
+
+
+def unread() -> RequestError:
+    """Return the error of a position that needs the prompt, in a context that was not given it."""
+    return RequestError(
+        "this model's positions follow from the whole prompt: give the context prompt=model.prompt(tokens)"
+    )
 
 
 class Frequencies(Protocol):
@@ -103,16 +110,16 @@ class DynamicNTK:
 class Prompted:
     """The base grows by a factor that each sequence's prompt chose: Prompt.stretch.
 
-    Later tokens keep it, so that all keys of a cache turn alike (Qwen-7B, modeling_qwen.py).
+    Later tokens keep it, so that all keys of a cache turn alike (Qwen-7B, modeling_qwen.py). Raises
+    RequestError for a context without one.
     """
 
     magnitude: float = 1.0
 
     def __call__(self, dim: int, base: float, ctx: Place) -> Tensor:
-        stretch = None if ctx.prompt is None else ctx.prompt.stretch
-        if stretch is None:
-            stretch = torch.ones(1, device=ctx.positions.device)
-        return _turns(dim, base * stretch[..., None] ** (dim / (dim - 2)), ctx)
+        if ctx.prompt is None or ctx.prompt.stretch is None:
+            raise unread()
+        return _turns(dim, base * ctx.prompt.stretch[..., None] ** (dim / (dim - 2)), ctx)
 
 
 @dataclass(frozen=True)

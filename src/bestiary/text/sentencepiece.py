@@ -163,6 +163,7 @@ def any_of(spellings: Iterable[str]) -> re.Pattern[str] | None:
 
 def _library(proto: ModelProto) -> sentencepiece.SentencePieceProcessor:
     with guarded("the SentencePiece model cannot be used"):
+        sentencepiece.SetMinLogLevel(2)  # errors alone: what it says of odd pieces goes to whoever trains
         library = sentencepiece.SentencePieceProcessor()
         library.LoadFromSerializedProto(proto.write())
         return library

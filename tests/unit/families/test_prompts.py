@@ -7,8 +7,12 @@ import math
 import pytest
 import torch
 
+from bestiary.context import Full
+from bestiary.errors import RequestError
 from bestiary.families.qwen import begin
 from bestiary.families.yuan import cut
+from bestiary.load import load
+from tests.goldens import STORED, hints
 
 END = 9
 
@@ -46,3 +50,11 @@ def test_an_end_that_is_padding_hides_nothing() -> None:
     assert prompt.since is not None
     assert prompt.since[:, :4].tolist() == [[0, 0, 2, 2], [0, 0, 2, 2]]
     assert prompt.length.tolist() == [[3], [3]]
+
+
+@pytest.mark.parametrize("case", ["qwen-7b-long", "chatglm1-6b", "glm130b"])
+def test_a_context_without_the_prompt_is_refused(case: str) -> None:
+    """A rotary base or a place that was not read would be a guess."""
+    model, tokens = load(STORED / case, config=hints(STORED / case)).model, torch.tensor([[3, 4, 5]])
+    with pytest.raises(RequestError, match=r"give the context prompt=model\.prompt\(tokens\)"):
+        model(tokens, Full.of(tokens))
