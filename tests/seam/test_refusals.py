@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from bestiary.describe import empty
 from bestiary.errors import CheckpointError, ConfigError
 from bestiary.load import load
 from tests import tiny
@@ -74,3 +76,19 @@ def test_each_tensor_of_another_shape_is_named(folder: Path) -> None:
             load(folder, config=hints(folder), check_finite=False)
         assert name in str(caught.value)
         save_file(original, folder / "model.safetensors")
+
+
+ODD: tuple[object, ...] = (-1, 0, 1, 7, 2**40, float("nan"), 1e300, "x", [1], {"a": 1}, True, None)
+
+
+def test_any_value_of_any_key_is_read_or_refused(folder: Path) -> None:
+    """What is read builds a model at least; what is refused raises ConfigError."""
+    config = {**json.loads((folder / "config.json").read_text()), **hints(folder)}
+    built = 0
+    for key, value in product(config, ODD):
+        try:
+            empty({**config, key: value})
+        except ConfigError:
+            continue
+        built += 1
+    assert 0 < built < len(config) * len(ODD)
