@@ -47,15 +47,12 @@ def describe(
 ) -> tuple[Mapping[str, object], Rules, Build]:
     """Return a checkpoint's published config, its family's tensor rules, and what builds its model.
 
-    changes: keys to set over the published ones. Raises ConfigError for a family that is not known here,
-    CheckpointError for more layers than there are tensors.
+    changes: keys to set over the published ones. Raises ConfigError for a family that is not known here.
     """
     if checkpoint.kind == "gguf":
         config = gguf.published(checkpoint.metadata, frozenset(checkpoint.entries), _factors(checkpoint))
-        _check_layers(config, checkpoint)
         return {**config, **(changes or {})}, gguf.TENSORS, gguf.build
     config = {**_read_config(checkpoint), **(changes or {})}
-    _check_layers(config, checkpoint)
     if not any(entry.dtype == "I8" for entry in checkpoint.entries.values()):
         config = {key: value for key, value in config.items() if key not in WIDENED}
     tokens = checkpoint.entries.get("tok_embeddings.weight")
@@ -110,18 +107,6 @@ def _read_config(checkpoint: Checkpoint) -> Mapping[str, object]:
     own, shared = folder / "params.json", folder / "config.json"
     alone = checkpoint.path.name.startswith("consolidated") or not shared.exists()
     return read_json(own if alone and own.exists() else shared)
-
-
-def _check_layers(config: Mapping[str, object], checkpoint: Checkpoint) -> None:
-    """Refuse a config of more layers than there are tensors, before any is built."""
-    for key in ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "depth"):
-        layers = config.get(key)
-        if isinstance(layers, int) and layers > len(checkpoint.entries):
-            raise CheckpointError(
-                f"the config asks for {layers} layers and there are only {len(checkpoint.entries)} tensors",
-                file=checkpoint.path,
-                remedy="Download the model again, with all its weight files",
-            )
 
 
 class _Uninitialised(TorchFunctionMode):

@@ -69,6 +69,7 @@ def load(
     device = torch.device(device)
     checkpoint = open_checkpoint(path)
     described, rules, build = describe(checkpoint, config)
+    _check_layers(described, checkpoint)
     model = empty(described, build)
     if check_finite and (broken := checkpoint.check_finite()):
         warnings.warn(
@@ -81,6 +82,18 @@ def load(
     found.check(checkpoint.path)
     _fill(model, checkpoint, found, kind, device, progress)
     return Loaded(model.eval(), described, checkpoint, found, kind)
+
+
+def _check_layers(config: Mapping[str, object], checkpoint: Checkpoint) -> None:
+    """Refuse a config of more layers than there are tensors, before any is built."""
+    for key in ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "depth"):
+        layers = config.get(key)
+        if isinstance(layers, int) and layers > len(checkpoint.entries):
+            raise CheckpointError(
+                f"the config asks for {layers} layers and there are only {len(checkpoint.entries)} tensors",
+                file=checkpoint.path,
+                remedy="Download the model again, with all its weight files",
+            )
 
 
 def save(loaded: Loaded, folder: str | Path) -> None:
