@@ -4,6 +4,16 @@ from __future__ import annotations
 
 from ..bricks import Routing, softmax_of_top, top_of_softmax
 from ..config import Config
+from ..tensors import Rules
+
+MLP = "model.layers.*.mlp"
+
+TENSORS: Rules = {
+    f"{MLP}.gate": "layers.*.mlp.route",
+    f"{MLP}.experts.*.gate_proj": "layers.*.mlp.experts.*.gate",
+    f"{MLP}.experts.*.up_proj": "layers.*.mlp.experts.*.up",
+    f"{MLP}.experts.*.down_proj": "layers.*.mlp.experts.*.down",
+}
 
 
 def routing(c: Config, experts: int) -> Routing:

@@ -8,35 +8,30 @@ from ..bricks import GatedSharedMoE
 from ..config import MOST_LAYERS, Config
 from ..models import Decoder
 from ..tensors import Rules
-from . import llama, qwen2
-from .experts import routing, sparse
-
-_MLP = "model.layers.*.mlp"
+from . import experts, llama, qwen2
 
 TENSORS: Rules = {
     **qwen2.TENSORS,
-    f"{_MLP}.gate": "layers.*.mlp.route",
-    f"{_MLP}.experts.*.gate_proj": "layers.*.mlp.experts.*.gate",
-    f"{_MLP}.experts.*.up_proj": "layers.*.mlp.experts.*.up",
-    f"{_MLP}.experts.*.down_proj": "layers.*.mlp.experts.*.down",
-    f"{_MLP}.shared_expert.gate_proj": "layers.*.mlp.shared.gate",
-    f"{_MLP}.shared_expert.up_proj": "layers.*.mlp.shared.up",
-    f"{_MLP}.shared_expert.down_proj": "layers.*.mlp.shared.down",
-    f"{_MLP}.shared_expert_gate": "layers.*.mlp.shared_gate",
+    **experts.TENSORS,
+    f"{experts.MLP}.shared_expert.gate_proj": "layers.*.mlp.shared.gate",
+    f"{experts.MLP}.shared_expert.up_proj": "layers.*.mlp.shared.up",
+    f"{experts.MLP}.shared_expert.down_proj": "layers.*.mlp.shared.down",
+    f"{experts.MLP}.shared_expert_gate": "layers.*.mlp.shared_gate",
 }
 
 
 def build(c: Config) -> Decoder:
     """Compose the bricks that a Qwen2-MoE config.json describes."""
-    width, experts = c.count("hidden_size"), c.count("num_experts")
+    width, count = c.count("hidden_size"), c.count("num_experts")
     hidden, shared = c.count("moe_intermediate_size"), c.count("shared_expert_intermediate_size")
-    rule, mixtures = routing(c, experts), sparse(c, c.count("num_hidden_layers", most=MOST_LAYERS))
+    rule = experts.routing(c, count)
+    mixtures = experts.sparse(c, c.count("num_hidden_layers", most=MOST_LAYERS))
     c.must("use_sliding_window", False)  # published code disagrees on which layers would have a window
 
     def feedforward(make: llama.Make, index: int) -> nn.Module:
         if index not in mixtures:
             return make()
-        each = (make(hidden=hidden) for _ in range(experts))
+        each = (make(hidden=hidden) for _ in range(count))
         return GatedSharedMoE(width, each, rule, make(hidden=shared))
 
     return qwen2.build(c, feedforward=feedforward)

@@ -8,30 +8,21 @@ from ..bricks import MoE
 from ..config import MOST_LAYERS, Config
 from ..models import Decoder
 from ..tensors import Rules
-from . import llama, qwen3
-from .experts import routing, sparse
+from . import experts, llama, qwen3
 
-_MLP = "model.layers.*.mlp"
-
-TENSORS: Rules = {
-    **qwen3.TENSORS,
-    f"{_MLP}.gate": "layers.*.mlp.route",
-    f"{_MLP}.experts.*.gate_proj": "layers.*.mlp.experts.*.gate",
-    f"{_MLP}.experts.*.up_proj": "layers.*.mlp.experts.*.up",
-    f"{_MLP}.experts.*.down_proj": "layers.*.mlp.experts.*.down",
-}
+TENSORS: Rules = {**qwen3.TENSORS, **experts.TENSORS}
 
 
 def build(c: Config) -> Decoder:
     """Compose the bricks that a Qwen3-MoE config.json describes."""
-    width, experts = c.count("hidden_size"), c.count(c.either("num_experts", "num_local_experts"))
-    hidden, rule = c.count("moe_intermediate_size"), routing(c, experts)
-    mixtures = sparse(c, c.count("num_hidden_layers", most=MOST_LAYERS))
+    width, count = c.count("hidden_size"), c.count(c.either("num_experts", "num_local_experts"))
+    hidden, rule = c.count("moe_intermediate_size"), experts.routing(c, count)
+    mixtures = experts.sparse(c, c.count("num_hidden_layers", most=MOST_LAYERS))
     c.must("use_sliding_window", False)  # published code disagrees on which layers would have a window
 
     def feedforward(make: llama.Make, index: int) -> nn.Module:
         if index not in mixtures:
             return make()
-        return MoE(width, (make(hidden=hidden) for _ in range(experts)), rule)
+        return MoE(width, (make(hidden=hidden) for _ in range(count)), rule)
 
     return qwen3.build(c, feedforward=feedforward)
