@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bestiary.context import Prompt
+from bestiary.context import Full, Prompt
 from bestiary.load import Loaded, load
 from bestiary.models import Decoder
 from tests import tiny
@@ -41,6 +41,11 @@ class Subject:
         if self.special is not None and count > START:
             ids[:, MASK], ids[:, START] = self.special
         return ids
+
+    def logits(self, ids: Tensor) -> Tensor:
+        """Return what the model gives for whole sequences, everything present."""
+        with torch.inference_mode():
+            return self.model(ids, Full.of(ids, None, self.prompt(ids)))
 
     def prompt(self, ids: Tensor, seen: Tensor | None = None) -> Prompt:
         return self.model.prompt(ids, seen)

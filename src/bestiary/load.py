@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .describe import context, describe, empty
 from .errors import CheckpointError, RequestError
+from .families.heads import HEADS
 from .files import Checkpoint, Entry, open_checkpoint
 from .files.safetensors import write
 from .formats import FORMATS
@@ -46,6 +47,12 @@ class Loaded:
     @property
     def context(self) -> int:
         return context(self.config) or 2048
+
+    @property
+    def scores(self) -> bool:
+        """Whether the head gives scores or classes of a text in place of logits of its next token."""
+        heads = {f"{path}.weight" for path, ours in HEADS.items() if ours == "head"}
+        return any(name in heads for use in self.match.uses for name in use.published)
 
 
 def load(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,19 +13,9 @@ from torch._dynamo.testing import CompileCounter
 from bestiary.context import Cache, Full, Paged, Pool, Prompt, Stream
 from bestiary.errors import RequestError
 from bestiary.models import causal
-from tests.subjects import NAMES, Subject, subject
+from tests.subjects import NAMES, Subject
 
 TOKENS, ROWS = 21, 3
-
-
-@pytest.fixture(params=NAMES)
-def it(request: pytest.FixtureRequest, tmp_path: Path) -> Subject:
-    return subject(request.param, tmp_path)
-
-
-def full(it: Subject, ids: Tensor) -> Tensor:
-    with torch.inference_mode():
-        return it.model(ids, Full.of(ids, None, it.prompt(ids)))
 
 
 def assert_same(got: Tensor, want: Tensor) -> None:
@@ -50,12 +39,12 @@ def test_stream(it: Subject, cuts: tuple[int, ...]) -> None:
     with torch.inference_mode():
         steps = pairwise(whole_prefix(begin, cuts))
         pieces = [it.model(ids[:, a:b], Stream.at(cache, a, b - a, begin)) for a, b in steps]
-    assert_same(torch.cat(pieces, 1), full(it, ids))
+    assert_same(torch.cat(pieces, 1), it.logits(ids))
 
 
 def test_stream_of_rows_at_different_places(it: Subject) -> None:
     ids, starts = it.tokens(ROWS, TOKENS), torch.tensor([6, 11, 7])
-    want, begin = full(it, ids), it.prompt(ids)
+    want, begin = it.logits(ids), it.prompt(ids)
     cache = Cache.empty(it.model, ROWS, TOKENS + 5)
     with torch.inference_mode():
         for row, start in enumerate(starts.tolist()):
@@ -77,7 +66,7 @@ def test_growing_a_cache_keeps_it(it: Subject) -> None:
             Stream.at(cache, 10, 11)
         cache.grow(TOKENS)
         got = it.model(ids[:, 10:], Stream.at(cache, 10, 11, begin))
-    assert_same(got, full(it, ids)[:, 10:])
+    assert_same(got, it.logits(ids)[:, 10:])
 
 
 def test_padding_changes_nothing(it: Subject) -> None:
@@ -95,7 +84,7 @@ def test_padding_changes_nothing(it: Subject) -> None:
     with torch.inference_mode():
         got = it.model(ids, Full(positions, seen, it.prompt(ids, seen)))
     for row, (pad, own) in enumerate(zip(pads, alone, strict=True)):
-        assert_same(got[row : row + 1, pad:], full(it, own))
+        assert_same(got[row : row + 1, pad:], it.logits(own))
 
 
 # Whose positions or masks follow from a whole prompt: such a prompt has a row to itself.
@@ -111,8 +100,8 @@ def test_packed_documents_do_not_see_each_other(it: Subject) -> None:
     with torch.inference_mode():
         ctx = Full(positions, (document[:, None] == document)[None])
         got = it.model(torch.cat((first, second), 1), ctx)
-    assert_same(got[:, :8], full(it, first))
-    assert_same(got[:, 8:], full(it, second))
+    assert_same(got[:, :8], it.logits(first))
+    assert_same(got[:, 8:], it.logits(second))
 
 
 def paged(
@@ -148,14 +137,14 @@ def test_paged(it: Subject) -> None:
     order = torch.randperm(6 + 2 + 4 + 3)
     schedule = [[8, 6, 6], [8, 0, 4], *[[1, 0, 1]] * 3, *[[1, 0, 0]] * 2]
     for got, ids in zip(paged(it, rows, schedule, 4, order), rows, strict=True):
-        assert_same(got, full(it, ids[None])[0])
+        assert_same(got, it.logits(ids[None])[0])
 
 
 def test_only_the_picked_positions_reach_the_head(it: Subject) -> None:
     ids = it.tokens(ROWS, TOKENS)
     with torch.inference_mode():
         got = it.model(ids, Full.of(ids, None, it.prompt(ids)), (slice(None), -1))
-    assert_same(got, full(it, ids)[:, -1])
+    assert_same(got, it.logits(ids)[:, -1])
 
 
 def test_a_step_compiles_without_breaks(it: Subject) -> None:
@@ -169,7 +158,7 @@ def test_a_step_compiles_without_breaks(it: Subject) -> None:
         backend=counter,
         fullgraph=True,
     )
-    want, start = full(it, ids), 6
+    want, start = it.logits(ids), 6
     cache = Cache.empty(it.model, 1, TOKENS)
     with torch.inference_mode():
         it.model(ids[:, :start], Stream.at(cache, 0, start, begin))

@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import pytest
 import torch
 from torch import Tensor, nn
 
 from bestiary.adapters.lora import LoRA
-from bestiary.context import Cache, Full, Stream
+from bestiary.context import Cache, Stream
 from bestiary.quant.linear import PackedLinear
 from bestiary.quant.rows import RowScaled
 from bestiary.run.score import kl_divergence
 from bestiary.swap import swap
-from tests.subjects import NAMES, Subject, subject
+from tests.subjects import Subject
 
 # Every linear of a block, by the one vocabulary of names.
 LINEARS = r"layers\.\d+\.(attn|mlp)\.(.*\.)?(q|k|v|o|gate|up|down)"
 ROWS, TOKENS, PREFILL = 2, 15, 8
-
-
-@pytest.fixture(params=NAMES)
-def it(request: pytest.FixtureRequest, tmp_path: Path) -> Subject:
-    return subject(request.param, tmp_path)
-
-
-def logits(it: Subject, ids: Tensor) -> Tensor:
-    with torch.inference_mode():
-        return it.model(ids, Full.of(ids, None, it.prompt(ids)))
 
 
 def assert_cached_is_the_same(it: Subject, ids: Tensor) -> None:
@@ -36,7 +23,7 @@ def assert_cached_is_the_same(it: Subject, ids: Tensor) -> None:
     cuts = [(0, PREFILL), *((at, at + 1) for at in range(PREFILL, TOKENS))]
     with torch.inference_mode():
         got = [it.model(ids[:, a:b], Stream.at(cache, a, b - a, begin)) for a, b in cuts]
-    assert (torch.cat(got, 1) - logits(it, ids)).abs().max() <= 1e-4
+    assert (torch.cat(got, 1) - it.logits(ids)).abs().max() <= 1e-4
 
 
 def adapt(module: nn.Module) -> nn.Module:
@@ -51,9 +38,9 @@ def eight_bits(module: nn.Module) -> nn.Module:
 
 def test_a_new_adapter_changes_nothing(it: Subject) -> None:
     ids = it.tokens(ROWS, TOKENS)
-    want = logits(it, ids)
+    want = it.logits(ids)
     assert swap(it.model, LINEARS, adapt) >= 5 * len(it.model.layers)
-    assert torch.equal(logits(it, ids), want)
+    assert torch.equal(it.logits(ids), want)
 
 
 def test_an_adapter_adds_its_product(it: Subject) -> None:
@@ -67,10 +54,10 @@ def assert_products_are_added(it: Subject, ids: Tensor) -> None:
     for module in it.model.modules():
         if isinstance(module, LoRA):
             nn.init.normal_(module.lora_B.weight, std=0.1)
-    got = logits(it, ids)
+    got = it.logits(ids)
     assert_cached_is_the_same(it, ids)
     swap(it.model, LINEARS, _merged)
-    want = logits(it, ids)
+    want = it.logits(ids)
     assert (got - want).abs().max() <= 2e-4 * max(1, want.abs().max().item())
 
 
@@ -89,12 +76,12 @@ def _merged(module: nn.Module) -> nn.Module:
 def test_eight_bits(it: Subject) -> None:
     """Next to the float32 model, exact to the model of the rounded weights, the same over a cache."""
     ids = it.tokens(ROWS, TOKENS)
-    original = logits(it, ids)
+    original = it.logits(ids)
     swap(it.model, LINEARS, eight_bits)
-    got = logits(it, ids)
+    got = it.logits(ids)
     # Typically 0.002; random routers choose between experts by a hair, and 8 bits turn a few choices: 0.04.
     assert kl_divergence(original.flatten(0, 1), got.flatten(0, 1)) <= 0.1
     assert_cached_is_the_same(it, ids)
     swap(it.model, LINEARS, adapt)
-    assert torch.equal(logits(it, ids), got)
+    assert torch.equal(it.logits(ids), got)
     assert_products_are_added(it, ids)

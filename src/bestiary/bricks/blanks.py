@@ -51,7 +51,9 @@ class BlankReader:
     @staticmethod
     def _check(place: Tensor, what: str) -> None:
         if bool((place < 0).any()):
-            raise RequestError(f"this model's prompts are a text, a mask and <sop>, and one has no {what}")
+            raise RequestError(
+                f"this model's prompts are a text, a mask and <sop>, and one has no {what}; add it"
+            )
 
 
 def _first(hits: Tensor, places: Tensor) -> Tensor:

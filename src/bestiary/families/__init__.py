@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from importlib import import_module
 from typing import Protocol
@@ -95,7 +96,7 @@ def family(c: Config) -> Family:
             return import_module(f".{name}", __package__)
     kind = c.text("model_type")
     if kind not in FAMILIES:
-        raise ConfigError(
-            f"{c.where}: model_type = {kind[:80]!r} is not known here; known: {', '.join(sorted(FAMILIES))}"
-        )
+        near = difflib.get_close_matches(kind, FAMILIES)
+        known = f"nearest: {', '.join(near)}" if near else f"known: {', '.join(sorted(FAMILIES))}"
+        raise ConfigError(f"{c.where}: model_type = {kind[:80]!r} is not known here; {known}")
     return import_module(f".{FAMILIES[kind]}", __package__)

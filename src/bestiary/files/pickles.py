@@ -11,6 +11,7 @@ Instructions: the comments of CPython's Lib/pickletools.py, protocols 2 to 5.
 from __future__ import annotations
 
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -30,9 +31,7 @@ Maker = Callable[[tuple[Any, ...]], object]
 
 @dataclass(frozen=True)
 class Name:
-    """A `module.name` that a file refers to, as text. `maker` builds what a call of it would give, if it may
-    be called.
-    """
+    """A `module.name` that a file refers to, as text. `maker`, if any, builds what a call of it gives."""
 
     text: str
     maker: Maker | None
@@ -42,14 +41,14 @@ class Attributes(dict[str, object]):
     """An object that has nothing but attributes, as a dict: argparse.Namespace."""
 
 
-class Stateful:
+class Stateful(ABC):
     """What a maker returns for a value whose content follows as its state."""
 
     __slots__ = ()
 
+    @abstractmethod
     def take(self, state: object) -> None:
         """Take in the state. Raises BuildError for one that is refused."""
-        raise NotImplementedError
 
 
 class Ignored(Stateful):

@@ -73,10 +73,10 @@ class Sight:
     prefix: Tensor | None = None
     since: Tensor | None = None
     remembered: dict[object, Any] = field(default_factory=dict, repr=False)
-    _masks: dict[tuple[object, ...], Tensor | None] = field(default_factory=dict, repr=False)
+    _masks: dict[tuple[object, ...], Tensor] = field(default_factory=dict, repr=False)
 
-    def mask(self, score: Score, dtype: torch.dtype) -> Tensor | None:
-        """Return what is added to the scores, (B, 1 or H, Q, K), or None when every query sees every key.
+    def mask(self, score: Score, dtype: torch.dtype) -> Tensor:
+        """Return what is added to the scores, (B, 1 or H, Q, K), a Score's lead before its keys.
 
         Made once a step and remembered: all layers of a model but a few share one Score.
         """
@@ -119,8 +119,7 @@ def reference(q: Tensor, k: Tensor, v: Tensor, score: Score, sight: Sight) -> Te
     s = q @ k.mT * (score.scale or q.shape[-1] ** -0.5)  # (B, H, Q, K)
     if score.softcap is not None:
         s = score.softcap * torch.tanh(s / score.softcap)
-    mask = sight.mask(score, q.dtype)
-    s = s if mask is None else s + mask
+    s = s + sight.mask(score, q.dtype)
     return (s.softmax(-1, dtype=torch.float32).to(v.dtype) @ v).transpose(1, 2)
 
 

@@ -108,6 +108,11 @@ class LLM:
         self.tokenizer: Tokenizer = open_tokenizer(self.path)
         self.template = _template(chat_template, self.path, self.tokenizer)
         loaded = load(self.path, device=place, dtype=dtype, progress=progress)
+        if loaded.scores:
+            raise RequestError(
+                f"{self.path} scores texts and writes none; give its model, by bestiary.load.load, to "
+                "bestiary.run.score.rewards"
+            )
         fuse(loaded.model)
         self.context = _context(context, loaded.context)
         self._ends = _ends(self.tokenizer, loaded, self.path)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
 from bestiary import LLM, CheckpointError, RequestError, RequestOutput, SamplingParams, TemplateError
 
@@ -237,4 +238,12 @@ def test_damaged_weights_are_one_error(plain: Path) -> None:
     weights = plain / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match=r"model\.safetensors"):
+        LLM(plain)
+
+
+def test_a_reward_model_is_told_from_one_that_writes(plain: Path) -> None:
+    tensors = load_file(plain / "model.safetensors")
+    tensors["score.weight"] = tensors.pop("lm_head.weight")[:2].clone()
+    save_file(tensors, plain / "model.safetensors")
+    with pytest.raises(RequestError, match=r"scores texts and writes none.*score\.rewards"):
         LLM(plain)
