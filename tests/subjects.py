@@ -33,7 +33,7 @@ class Subject:
 
     @property
     def model(self) -> Decoder:
-        return self.loaded.model
+        return self.loaded.decoder
 
     def tokens(self, rows: int, count: int) -> Tensor:
         """Return random tokens, int64 (rows, count); of a prefix language model, prompts as it reads them."""

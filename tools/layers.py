@@ -14,6 +14,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("formats",),
     ("config", "files", "kernels"),
+    ("prompt",),
     ("context",),
     ("bricks",),
     ("models", "tensors", "swap", "adapters"),

@@ -55,6 +55,7 @@ INERT = frozenset(
     attn_dropout_prob emb_dropout_prob bf16 fp16 fp32 onnx_safe use_flash_attn params_dtype tokenizer_type
     aux_loss_alpha seq_aux is_llama_config transformers.js_config
     softmax_in_fp32 use_cache_kernel attn_implementation z_loss_weight initializer_weight
+    dropout_rate output_past num_beams length_penalty early_stopping no_repeat_ngram_size min_length
     sep_token sep_token_id eod_token_id mask_token_id use_loss_mask flash_atten flash_atten_llama_style
     """.split()
 )

@@ -19,56 +19,11 @@ from torch import Tensor
 
 from .errors import RequestError
 from .kernels.attention import Score, Sight, attention
+from .prompt import Memory, Project, Prompt, Slot
 
-__all__ = ["Cache", "Context", "Full", "Paged", "Pool", "Prompt", "Score", "Slot", "Stream"]
+__all__ = ["Cache", "Context", "Full", "Memory", "Paged", "Pool", "Prompt", "Score", "Slot", "Stream"]
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Slot:
-    """What one layer asks of a cache: its place in the stack, and the shape it writes for each token."""
-
-    index: int
-    heads: int  # key/value heads
-    dim: int  # channels of a key
-    values: int | None = None  # channels of a value: as many as of a key unless told; 0: keys alone
-
-    @property
-    def channels(self) -> int:
-        """Numbers kept for each token."""
-        return self.heads * (self.dim + (self.dim if self.values is None else self.values))
-
-
-@dataclass(frozen=True, eq=False)
-class Prompt:
-    """What a model must know of how each sequence begins, for as long as it grows: Decoder.prompt reads it.
-
-    Each is int64 or float32, (B, 1) or broadcastable to the tokens of a step. length: how many tokens the
-    prompt holds, where it comes in pieces. prefix: how many of its first tokens every token sees, the earlier
-    ones too (prefix language models). blank: the position of the mask that is being filled (GLM), or -1 where
-    its filling stands after the text. stretch: a factor on the rotary base that was chosen by the prompt's
-    length (Qwen). since: int64 (B, n): the first position that the token at each position sees; what the last
-    of them sees, all later ones do.
-    """
-
-    length: Tensor
-    prefix: Tensor | None = None
-    blank: Tensor | None = None
-    stretch: Tensor | None = None
-    since: Tensor | None = None
-
-    def continues(self, other: Prompt) -> bool:
-        """Tell whether what was computed after `other` holds after this one, for the tokens they share."""
-        pairs = ((getattr(self, name), getattr(other, name)) for name in ("prefix", "blank", "stretch"))
-        same = all(a is b or (a is not None and b is not None and torch.equal(a, b)) for a, b in pairs)
-        return same and self.since is None and other.since is None
-
-    def first_seen(self, positions: Tensor) -> Tensor | None:
-        """Return the first position that each token sees, like positions (B, t); None when that is 0."""
-        if self.since is None:
-            return None
-        return self.since.expand(len(positions), -1).gather(1, positions.clamp_max(self.since.shape[1] - 1))
 
 
 class HasSlots(Protocol):
@@ -95,12 +50,24 @@ class Context(Protocol):
         """How many tokens each token's sequence holds once this step is in, int64, broadcastable to (*L)."""
         ...
 
+    @property
+    def segments(self) -> Tensor | None:
+        """Which segment of its text each token is in, int64 (*L); None where all are in the first."""
+        ...
+
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
         """Return make(), computed on the first call for this key and step: what all layers share."""
         ...
 
     def attend(self, slot: Slot, q: Tensor, k: Tensor, v: Tensor, score: Score) -> Tensor:
         """Let each query see its sequence: q (*L, heads, dim), k and v (*L, kv heads, dim) to q's shape."""
+        ...
+
+    def recall(self, slot: Slot, q: Tensor, project: Project, score: Score) -> Tensor:
+        """Let each query see the source that its sequence answers: q (*L, heads, dim) to q's shape.
+
+        project: what makes keys and values of it. Raises RequestError where there is no source.
+        """
         ...
 
     def previous(self, slot: Slot, x: Tensor) -> Tensor:
@@ -110,7 +77,7 @@ class Context(Protocol):
 
 @dataclass
 class _Step:
-    """What every context has: positions, and a memory that lasts one step."""
+    """What every context has: positions, and what all layers share for one step."""
 
     positions: Tensor
     _shared: dict[Hashable, object] = field(default_factory=dict, repr=False, kw_only=True)
@@ -121,8 +88,27 @@ class _Step:
         return self._shared[key]  # type: ignore[return-value]  # each key has one maker, so one type
 
 
+class _Rectangle(_Step):
+    """A step of rows (B, t), each of one sequence."""
+
+    prompt: Prompt | None
+
+    @property
+    def segments(self) -> Tensor | None:
+        return None if self.prompt is None else self.prompt.segment(self.positions)
+
+    def recall(self, slot: Slot, q: Tensor, project: Project, score: Score) -> Tensor:
+        return _source(self.prompt).attend(slot, q, project, score)
+
+
+def _source(prompt: Prompt | None) -> Memory:
+    if prompt is None or prompt.memory is None:
+        raise RequestError("this model answers a source: give the context prompt=model.prompt(source)")
+    return prompt.memory
+
+
 @dataclass
-class Full(_Step):
+class Full(_Rectangle):
     """No memory: every token of a (B, T) batch is present.
 
     positions (B, T). seen: which tokens are real, bool (B, T); or who sees whom, bool (B, T, T) with queries
@@ -134,7 +120,12 @@ class Full(_Step):
 
     @classmethod
     def of(cls, tokens: Tensor, seen: Tensor | None = None, prompt: Prompt | None = None) -> Self:
-        """Return the context of a batch whose rows all start at position 0. tokens (B, T)."""
+        """Return the context of a batch whose rows each start at position 0. tokens (B, T).
+
+        seen: which tokens are real, bool (B, T): the first of them stands at 0, wherever the padding is.
+        """
+        if seen is not None and seen.ndim == 2:
+            return cls((seen.cumsum(-1) - 1).clamp_min(0), seen.bool(), prompt)
         rows, count = tokens.shape
         return cls(torch.arange(count, device=tokens.device).expand(rows, -1), seen, prompt)
 
@@ -217,7 +208,7 @@ class Cache:
 
 
 @dataclass
-class Stream(_Step):
+class Stream(_Rectangle):
     """One rectangle of sequences over a Cache, extended by t tokens a step.
 
     positions (B, t). start: given when all rows stand at start, start + 1, ...; then writing is one copy a
@@ -326,6 +317,22 @@ class Paged(_Step):
             out[a:b] = attention(q[None, a:b], keys[rows][None], values[rows][None], score, sight)[0]
         return out
 
+    @property
+    def segments(self) -> Tensor | None:
+        prompts = self.prompts or ()
+        if all(prompt.segments is None for prompt in prompts):
+            return None
+        rows = [self.positions[None, a:b] for a, b in self.spans]
+        each = [prompt.segment(row) for prompt, row in zip(prompts, rows, strict=True)]
+        return torch.cat([(0 * row if s is None else s)[0] for s, row in zip(each, rows, strict=True)])
+
+    def recall(self, slot: Slot, q: Tensor, project: Project, score: Score) -> Tensor:
+        out = torch.empty_like(q)
+        prompts: Sequence[Prompt | None] = self.prompts or [None] * len(self.spans)
+        for (a, b), prompt in zip(self.spans, prompts, strict=True):
+            out[a:b] = _source(prompt).attend(slot, q[None, a:b], project, score)[0]
+        return out
+
     def previous(self, slot: Slot, x: Tensor) -> Tensor:
         kept = self.pool.k[slot.index].flatten(0, 1)[:, 0]  # (pages * size, dim)
         written, read = self.once("rows", self._rows)
@@ -344,7 +351,7 @@ class Paged(_Step):
 
     def _laid_out(self) -> Prompt:
         """Lay the sequences' prompts end to end, one number a token; `since` is the sights' own business."""
-        fields = {}
+        fields: dict[str, Any] = {}
         for name in ("length", "prefix", "blank", "stretch"):
             each = [getattr(prompt, name) for prompt in self.prompts or ()]
             if all(value is not None for value in each):

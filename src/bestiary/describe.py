@@ -13,10 +13,10 @@ from . import families
 from .config import Config
 from .errors import CheckpointError
 from .families import gguf, glm130b, grok
-from .families.heads import Build, headed
+from .families.heads import DECODERS, Build, Heads, headed
 from .files import Checkpoint
 from .files.paths import read_json
-from .models import Decoder
+from .models import Model
 from .tensors import Rules
 
 # Keys that tell of integer weights. A file without any holds what was made of them, whatever its config says.
@@ -60,21 +60,29 @@ def describe(
         config["vocab_size"] = tokens.shape[0]
     module = families.family(Config(config))
     rules = module.TENSORS(Config(config)) if callable(module.TENSORS) else module.TENSORS
-    return config, *headed(rules, module.build, checkpoint.entries, config.get("architectures"))
+    names, said = checkpoint.entries, config.get("architectures")
+    return config, *headed(_heads(module), rules, module.build, names, said)
 
 
-def empty(config: Mapping[str, object], build: Build | None = None) -> Decoder:
+def empty(config: Mapping[str, object], build: Build | None = None) -> Model:
     """Build the model that a config.json describes on `meta`: every module and shape, and no memory.
 
     build: what composes it; unless told, its family, with the head that its architecture is named for.
     Raises ConfigError for a config that is not computed as written.
     """
     c = Config(config)
-    build = build or headed({}, families.family(c).build, (), config.get("architectures"))[1]
+    if build is None:
+        module = families.family(c)
+        build = headed(_heads(module), {}, module.build, (), config.get("architectures"))[1]
     with torch.device("meta"), _Uninitialised():
         model = build(c)
     c.finish()
     return model
+
+
+def _heads(module: families.Family) -> Heads:
+    heads: Heads = getattr(module, "HEADS", DECODERS)
+    return heads
 
 
 def _factors(checkpoint: Checkpoint) -> list[float] | None:

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from .describe import context, describe, empty
 from .errors import CheckpointError, RequestError
-from .families.heads import HEADS
+from .families.heads import DECODERS
 from .files import Checkpoint, Entry, open_checkpoint
 from .files.safetensors import write
 from .formats import FORMATS
-from .models import Decoder
+from .models import Decoder, Model
 from .quant.linear import PackedEmbedding, PackedLinear
 from .tensors import Match, Use, match, some
 
@@ -38,11 +38,19 @@ class Loaded:
     published for.
     """
 
-    model: Decoder
+    model: Model
     config: Mapping[str, object]
     checkpoint: Checkpoint
     match: Match
     dtype: torch.dtype
+
+    @property
+    def decoder(self) -> Decoder:
+        """The model, where it is a decoder alone. Raises RequestError for one of another architecture."""
+        if not isinstance(self.model, Decoder):
+            kind = type(self.model).__name__
+            raise RequestError(f"{self.checkpoint.path} holds an {kind}, and a Decoder is wanted here")
+        return self.model
 
     @property
     def context(self) -> int:
@@ -51,7 +59,7 @@ class Loaded:
     @property
     def scores(self) -> bool:
         """Whether the head gives scores or classes of a text in place of logits of its next token."""
-        heads = {f"{path}.weight" for path, ours in HEADS.items() if ours == "head"}
+        heads = {f"{path}.weight" for path, ours in DECODERS.rules.items() if ours == "head"}
         return any(name in heads for use in self.match.uses for name in use.published)
 
 

@@ -16,7 +16,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from .bricks import Remembers
+from .bricks import Slotted
 from .errors import CheckpointError
 
 
@@ -350,7 +350,7 @@ def _layout(target: str | Layout) -> Layout:
 def _heads(model: nn.Module, name: str) -> int:
     """Return the key/value heads of the attention that a tensor is in; 1 outside of any."""
     owner = model.get_submodule(name.rpartition(".")[0].rpartition(".")[0])
-    return owner.slot.heads if isinstance(owner, Remembers) else 1
+    return owner.slot.heads if isinstance(owner, Slotted) else 1
 
 
 def _output_axis(model: nn.Module, name: str) -> int | None:

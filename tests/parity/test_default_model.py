@@ -28,7 +28,7 @@ LENGTH = 256
 def loaded(request: pytest.FixtureRequest, default_model: Path) -> Loaded:
     loaded = load(default_model)
     if request.param == "fused":  # as LLM runs it
-        fuse(loaded.model)
+        fuse(loaded.decoder)
     return loaded
 
 
@@ -51,7 +51,7 @@ def ids(request: pytest.FixtureRequest, default_model: Path) -> Tensor:
 
 def test_logits_and_greedy_text(loaded: Loaded, reference: Any, ids: Tensor) -> None:
     with torch.inference_mode():
-        got, want = loaded.model(ids, Full.of(ids)), reference(ids).logits
+        got, want = loaded.decoder(ids, Full.of(ids)), reference(ids).logits
     assert ids.shape == (1, LENGTH)
     assert_close(got, want, 2e-3, "logits")
     assert kl_divergence(want[0], got[0]) <= 1e-4
@@ -61,7 +61,7 @@ def test_logits_and_greedy_text(loaded: Loaded, reference: Any, ids: Tensor) -> 
 
 
 def test_every_context_agrees(loaded: Loaded, ids: Tensor) -> None:
-    model, table, start = loaded.model, torch.randperm(20)[:16], 240
+    model, table, start = loaded.decoder, torch.randperm(20)[:16], 240
     cache, pool = Cache.empty(model, 1, LENGTH), Pool.empty(model, 20, 16)
     cuts = [(0, start), *((i, i + 1) for i in range(start, LENGTH))]
     with torch.inference_mode():

@@ -24,12 +24,14 @@ def test_rewards_are_of_the_last_real_token(case: Path) -> None:
     ref = reference(case)
     tokens, seen = ref.want["input_ids"], ref.seen
     assert seen is not None
-    assert_close(rewards(ref.loaded.model, tokens, seen), ref.want["rewards"], ref.tolerance, "rewards")
+    assert_close(rewards(ref.loaded.decoder, tokens, seen), ref.want["rewards"], ref.tolerance, "rewards")
     for row, length in enumerate(seen.sum(1).tolist()):  # each by itself, and padded on the left
         alone = tokens[row : row + 1, :length]
-        assert_close(rewards(ref.loaded.model, alone), ref.want["rewards"][row : row + 1], 1e-5, "alone")
+        assert_close(rewards(ref.loaded.decoder, alone), ref.want["rewards"][row : row + 1], 1e-5, "alone")
         left, real = (torch.nn.functional.pad(t, (3, 0)) for t in (alone, seen[row : row + 1, :length]))
-        assert_close(rewards(ref.loaded.model, left, real), rewards(ref.loaded.model, alone), 1e-5, "left")
+        assert_close(
+            rewards(ref.loaded.decoder, left, real), rewards(ref.loaded.decoder, alone), 1e-5, "left"
+        )
 
 
 SEQUENCES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -52,7 +54,7 @@ def test_sequence_classification(name: str, tmp_path: Path) -> None:
     tokens[1, 7:] = tokens[2, 4:] = 0
     with torch.inference_mode():
         want = theirs(tokens, attention_mask=(tokens != 0).long()).logits
-    assert_close(rewards(loaded.model, tokens, tokens != 0), want, 1e-4, "scores")
+    assert_close(rewards(loaded.decoder, tokens, tokens != 0), want, 1e-4, "scores")
     assert published(loaded).keys() == loaded.checkpoint.entries.keys()
 
 
@@ -62,9 +64,9 @@ def test_a_policy_keeps_its_values_beside_its_head(tmp_path: Path) -> None:
     loaded, tokens = load(tmp_path), torch.randint(130, (2, 9))
     with torch.inference_mode():
         want = theirs(tokens, output_hidden_states=True)
-        hidden = loaded.model.hidden(tokens, Full.of(tokens))
-        assert_close(loaded.model.head(hidden), want.logits, 1e-4, "logits")
-        values = loaded.model.get_submodule("value")(hidden)
+        hidden = loaded.decoder.hidden(tokens, Full.of(tokens))
+        assert_close(loaded.decoder.head(hidden), want.logits, 1e-4, "logits")
+        values = loaded.decoder.get_submodule("value")(hidden)
         assert_close(values, held(want.hidden_states[-1]), 1e-4, "values")
     _is_saved_as_it_was(tmp_path)
 
@@ -75,7 +77,7 @@ def test_a_value_head_takes_the_place_of_the_head(tmp_path: Path) -> None:
     loaded, tokens = load(tmp_path), torch.randint(130, (2, 9))
     with torch.inference_mode():
         want = held(theirs(tokens, output_hidden_states=True).hidden_states[-1])
-        assert_close(loaded.model(tokens, Full.of(tokens)), want, 1e-4, "values")
+        assert_close(loaded.decoder(tokens, Full.of(tokens)), want, 1e-4, "values")
     _is_saved_as_it_was(tmp_path)
 
 

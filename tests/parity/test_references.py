@@ -41,7 +41,7 @@ class Reference:
 
     def prompt(self, tokens: Tensor, seen: Tensor | None = None) -> Prompt:
         """How the sequences begin; a case without its own reader may say how long its prefixes are."""
-        prompt = self.loaded.model.prompt(tokens, seen)
+        prompt = self.loaded.decoder.prompt(tokens, seen)
         if (lengths := self.want.get("prefix_lengths")) is None:
             return prompt
         prefix = lengths if len(lengths) == len(tokens) else lengths.new_tensor([tokens.shape[1]])
@@ -56,7 +56,7 @@ def reference(case: Path) -> Reference:
 def hidden_states(loaded: Loaded, tokens: Tensor, ctx: Full | None = None) -> tuple[list[Tensor], Tensor]:
     """Return the stream before the first block and after each one, and the logits."""
     states: list[Tensor] = []
-    model = loaded.model
+    model = loaded.decoder
     hooks = [model.layers[0].register_forward_pre_hook(lambda _, args: states.append(args[0]))]
     hooks += [layer.register_forward_hook(lambda *args: states.append(args[2])) for layer in model.layers]
     with torch.inference_mode():
@@ -68,7 +68,7 @@ def hidden_states(loaded: Loaded, tokens: Tensor, ctx: Full | None = None) -> tu
 
 def greedy(loaded: Loaded, prompt: Tensor, count: int, begin: Prompt | None = None) -> list[int]:
     """Continue a prompt (T,) by the likeliest token, over a cache."""
-    model = loaded.model
+    model = loaded.decoder
     cache, begin = Cache.empty(model, 1, len(prompt) + count), begin or model.prompt(prompt[None])
     ids: list[int] = []
     step = prompt[None]
@@ -86,8 +86,8 @@ def greedy_again(loaded: Loaded, prompt: Tensor, count: int, begin: Prompt | Non
     ids = prompt[None]
     with torch.inference_mode():
         for _ in range(count):
-            ctx = Full.of(ids, None, begin or loaded.model.prompt(ids))
-            logits = loaded.model(ids, ctx, (slice(None), -1))
+            ctx = Full.of(ids, None, begin or loaded.decoder.prompt(ids))
+            logits = loaded.decoder(ids, ctx, (slice(None), -1))
             ids = torch.cat((ids, logits.argmax(-1, keepdim=True)), 1)
     return ids[0, len(prompt) :].tolist()
 
@@ -114,7 +114,7 @@ def test_numbers(case: Path) -> None:
     ctx = Full.of(tokens, ref.seen, ref.prompt(tokens, ref.seen))
     with softmax.forced("reference") if case.name in DEEP else nullcontext(), torch.inference_mode():
         states, logits = hidden_states(ref.loaded, tokens, ctx)
-        last = ref.loaded.model.hidden(tokens, ctx)
+        last = ref.loaded.decoder.hidden(tokens, ctx)
     real = slice(None) if ref.seen is None else ref.seen
     expected = [want[f"hidden_states.{i}"] for i in range(len(states))]
     if (raw := want.get("pre_final_norm")) is not None:  # there the last state is after the norm
@@ -152,7 +152,7 @@ def test_padded_on_the_left(case: Path) -> None:
     tokens, seen = ref.want["padded.input_ids"], ref.want["padded.attention_mask"].bool()
     positions = (seen.cumsum(1) - 1).clamp_min(0)
     with torch.inference_mode():
-        got = ref.loaded.model(tokens, Full(positions, seen, ref.prompt(tokens, seen)))
+        got = ref.loaded.decoder(tokens, Full(positions, seen, ref.prompt(tokens, seen)))
     assert_close(got[seen], ref.want["padded.logits"][seen], ref.tolerance, "logits")
 
 
@@ -161,7 +161,7 @@ def test_far_positions(case: Path) -> None:
     ref = reference(case)
     tokens = ref.want["input_ids"]
     with torch.inference_mode():
-        got = ref.loaded.model(tokens, Full(ref.want["far.position_ids"], None, ref.prompt(tokens)))
+        got = ref.loaded.decoder(tokens, Full(ref.want["far.position_ids"], None, ref.prompt(tokens)))
     assert_close(got, ref.want["far.logits"], 2e-3, "logits")  # the cases' own tolerance there
 
 

@@ -28,9 +28,9 @@ def rows(loaded: Loaded) -> dict[str, Tensor]:
     out: dict[str, Tensor] = {}
     for use in loaded.match.uses:
         if loaded.checkpoint.entries[use.published[0]].dtype == "I8":
-            modules = [loaded.model.get_submodule(name.removesuffix(".weight")) for name in use.ours]
+            modules = [loaded.decoder.get_submodule(name.removesuffix(".weight")) for name in use.ours]
             parts = [module.dequantize() for module in modules if isinstance(module, RowScaled)]
-            out.update(use.join(parts, loaded.model))
+            out.update(use.join(parts, loaded.decoder))
     return out
 
 
@@ -40,7 +40,7 @@ def test_the_weights_that_integers_stand_for(case: Path) -> None:
     got = rows(ref.loaded)
     want = {name[8:]: t for name, t in ref.want.items() if name.startswith("dequant.")}
     assert got.keys() == want.keys()
-    assert len(got) == 4 * len(ref.loaded.model.layers)
+    assert len(got) == 4 * len(ref.loaded.decoder.layers)
     for name, weight in got.items():
         assert torch.equal(weight, want[name]), name
 
@@ -57,7 +57,7 @@ def test_the_other_way_to_round(case: Path) -> None:
     """ChatGLM-6B is computed as on a CPU, without rounding to float16; the others as on a GPU, with it."""
     ref = reference(case)
     first = case.name.startswith("chatglm1")
-    swap(ref.loaded.model, LINEARS, partial(other, HalfRowScaled if first else RowScaled))
+    swap(ref.loaded.decoder, LINEARS, partial(other, HalfRowScaled if first else RowScaled))
     tokens = ref.want["input_ids"]
     key = "half_dequant" if first else "float_dequant"
     assert_close(hidden_states(ref.loaded, tokens)[1], ref.want[f"logits_{key}"], ref.tolerance, "logits")
@@ -82,6 +82,6 @@ def test_shards_of_ranks(case: Path) -> None:
 
 def test_integers_swapped_in_are_not_saved_as_floats() -> None:
     loaded = reference(STORED / "glm130b").loaded
-    swap(loaded.model, LINEARS, RowScaled.of)
+    swap(loaded.decoder, LINEARS, RowScaled.of)
     with pytest.raises(CheckpointError, match="was replaced since the model was loaded"):
         published(loaded)

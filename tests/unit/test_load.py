@@ -99,7 +99,7 @@ def test_tied_and_untied_are_told_apart(folder: Path) -> None:
     with pytest.raises(CheckpointError, match="differs from the tensor that the config ties it to"):
         load(folder)
     rewrite(folder, lambda t: t.pop("lm_head.weight"))
-    model = load(folder).model
+    model = load(folder).decoder
     assert model.head.weight is model.embed.weight
     configure(folder, tie_word_embeddings=False)
     with pytest.raises(CheckpointError, match=r"head\.weight"):
@@ -109,7 +109,7 @@ def test_tied_and_untied_are_told_apart(folder: Path) -> None:
 def test_a_tied_head_may_be_stored_twice_if_equal(folder: Path) -> None:
     configure(folder, tie_word_embeddings=True)
     rewrite(folder, lambda t: t.update({"lm_head.weight": t["model.embed_tokens.weight"].clone()}))
-    model = load(folder).model
+    model = load(folder).decoder
     assert model.head.weight is model.embed.weight
 
 
@@ -174,7 +174,7 @@ def test_mutated_configs_raise_one_family_of_errors(folder: Path) -> None:
             continue
         tokens = torch.zeros(1, 2, dtype=torch.long)
         with torch.inference_mode():
-            assert loaded.model(tokens, Full.of(tokens)).shape == (1, 2, 130)
+            assert loaded.decoder(tokens, Full.of(tokens)).shape == (1, 2, 130)
         accepted += 1
     assert 0 < accepted < 2500
 
@@ -184,15 +184,15 @@ def test_sixteen_bits_stay_sixteen_and_are_computed_in_float32(folder: Path, dty
     rewrite(folder, lambda t: t.update({k: v.to(dtype) for k, v in t.items()}))
     narrow = load_file(folder / "model.safetensors")
     loaded = load(folder)
-    assert isinstance(loaded.model.head, PackedLinear)
-    assert isinstance(loaded.model.embed, PackedEmbedding)
-    held = sum(t.nbytes for t in loaded.model.state_dict().values())
+    assert isinstance(loaded.decoder.head, PackedLinear)
+    assert isinstance(loaded.decoder.embed, PackedEmbedding)
+    held = sum(t.nbytes for t in loaded.decoder.state_dict().values())
     assert held < 1.02 * sum(t.nbytes for t in narrow.values()), "only the norms are widened"
     tokens = torch.randint(130, (2, 9))
     with torch.inference_mode():
-        got = loaded.model(tokens, Full.of(tokens))
+        got = loaded.decoder(tokens, Full.of(tokens))
         rewrite(folder, lambda t: t.update({k: v.float() for k, v in t.items()}))
-        want = load(folder).model(tokens, Full.of(tokens))
+        want = load(folder).decoder(tokens, Full.of(tokens))
     assert got.dtype == torch.float32
     assert (got - want).abs().max() <= 1e-5
     for name, tensor in published(loaded).items():
@@ -200,7 +200,7 @@ def test_sixteen_bits_stay_sixteen_and_are_computed_in_float32(folder: Path, dty
 
 
 def test_dtype_as_asked(folder: Path) -> None:
-    model = load(folder, dtype="bfloat16").model
+    model = load(folder, dtype="bfloat16").decoder
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
     with pytest.raises(RequestError, match="dtype = 'int4' is not known; choose auto"):
         load(folder, dtype="int4")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..context import Context, Prompt, Score, Slot
 from ..kernels.attention import Lead
+from ..prompt import Project
 
 T = TypeVar("T")
 
@@ -80,11 +81,18 @@ class Prefixed:
     def lengths(self) -> Tensor:
         return self.inner.lengths
 
+    @property
+    def segments(self) -> Tensor | None:
+        return self.inner.segments
+
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
         return self.inner.once(key, make)
 
     def attend(self, slot: Slot, q: Tensor, k: Tensor, v: Tensor, score: Score) -> Tensor:
         return self.inner.attend(slot, q, k, v, replace(score, lead=self.leads[slot.index]))
+
+    def recall(self, slot: Slot, q: Tensor, project: Project, score: Score) -> Tensor:
+        return self.inner.recall(slot, q, project, score)
 
     def previous(self, slot: Slot, x: Tensor) -> Tensor:
         return self.inner.previous(slot, x)

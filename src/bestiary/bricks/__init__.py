@@ -1,11 +1,22 @@
 """The bricks. Leading dimensions are opaque to every one of them: only a Context knows what they mean."""
 
-from .attention import Attention, ClippedAttention, Heads, Remembers
-from .biases import ALiBi, RoundedALiBi, slopes
+from .attention import Attention, ClippedAttention, CrossAttention, Heads, Remembers, Slotted
+from .biases import ALiBi, Buckets, PastBuckets, RoundedALiBi, slopes
 from .blanks import BlankReader, BlankRotary, BlankRotary2D, HalfPlain
-from .blocks import DeepNorm, InnerNorm, Parallel, PostNorm, PreNorm, Sandwich, ScaledPreNorm, SharedParallel
+from .blocks import (
+    CrossPostNorm,
+    CrossPreNorm,
+    DeepNorm,
+    InnerNorm,
+    Parallel,
+    PostNorm,
+    PreNorm,
+    Sandwich,
+    ScaledPreNorm,
+    SharedParallel,
+)
 from .convolutions import Convolution, FilteredAttention, LocalFilter
-from .ends import Cap, Learned, NormedHead, RoundedScale, Scale, Unplaced
+from .ends import Cap, Learned, MaskedHead, NormedHead, RoundedScale, Scale, Segmented, Unplaced
 from .experts import GatedSharedMoE, MoE, Routing, SharedMoE, softmax_of_top, top_of_softmax
 from .feedforward import MLP, GatedMLP
 from .norms import HeadNorm, OffsetRMSNorm, WholeNorm
@@ -36,9 +47,13 @@ __all__ = [
     "BlankReader",
     "BlankRotary",
     "BlankRotary2D",
+    "Buckets",
     "Cap",
     "ClippedAttention",
     "Convolution",
+    "CrossAttention",
+    "CrossPostNorm",
+    "CrossPreNorm",
     "DeepNorm",
     "DynamicNTK",
     "Factors",
@@ -56,12 +71,14 @@ __all__ = [
     "LocalFilter",
     "LogN",
     "LongRope",
+    "MaskedHead",
     "Met",
     "MoE",
     "NTKMixed",
     "NormedHead",
     "OffsetRMSNorm",
     "Parallel",
+    "PastBuckets",
     "Plain",
     "Position",
     "PostNorm",
@@ -75,8 +92,10 @@ __all__ = [
     "Sandwich",
     "Scale",
     "ScaledPreNorm",
+    "Segmented",
     "SharedMoE",
     "SharedParallel",
+    "Slotted",
     "Slowed",
     "Unplaced",
     "WholeNorm",

@@ -32,14 +32,18 @@ class Heads:
         return cls(queries, kv or queries, width // queries)
 
 
-class Remembers(nn.Module):
-    """A layer that a cache keeps something for: keys and values, or what a convolution looks back on."""
+class Slotted(nn.Module):
+    """A layer with a place of its own in a context's memory."""
 
     slot: Slot
 
     def number(self, index: int) -> None:
-        """Take a place in the stack: the index of this layer's rectangle in a cache."""
+        """Take a place in the stack, counted among the layers of this kind."""
         self.slot = replace(self.slot, index=index)
+
+
+class Remembers(Slotted):
+    """A layer that a cache keeps something for: keys and values, or what a convolution looks back on."""
 
 
 class Attention(Remembers):
@@ -81,6 +85,41 @@ class Attention(Remembers):
         q, k, v = self.project(x)
         q, k = self.position(self.q_norm(q), self.k_norm(k), ctx)
         return self.o(ctx.attend(self.slot, q, k, v, self.score).flatten(-2))  # type: ignore[no-any-return]
+
+
+class CrossAttention(Slotted):
+    """o(recall(q x)): queries of one text, keys and values of another, which an encoder has read.
+
+    Vaswani et al., 2017. width: channels of the stream; source: of the encoder's, the same unless told.
+    x (*L, width) -> (*L, width).
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: Heads,
+        *,
+        source: int | None = None,
+        score: Score | None = None,
+        bias: bool = False,
+        out_bias: bool = False,
+    ) -> None:
+        super().__init__()
+        self.head_dim, self.score = heads.dim, score or Score(causal=False)
+        self.slot = Slot(-1, heads.kv, heads.dim)
+        self.q = nn.Linear(width, heads.queries * heads.dim, bias)
+        self.k = nn.Linear(source or width, heads.kv * heads.dim, bias)
+        self.v = nn.Linear(source or width, heads.kv * heads.dim, bias)
+        self.o = nn.Linear(heads.queries * heads.dim, width, out_bias)
+
+    def project(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Return keys and values of a source's states (B, S, source), each (B, S, heads, head_dim)."""
+        k, v = (project(states).unflatten(-1, (-1, self.head_dim)) for project in (self.k, self.v))
+        return k, v
+
+    def forward(self, x: Tensor, ctx: Context) -> Tensor:
+        q = self.q(x).unflatten(-1, (-1, self.head_dim))
+        return self.o(ctx.recall(self.slot, q, self.project, self.score).flatten(-2))  # type: ignore[no-any-return]
 
 
 class ClippedAttention(Attention):

@@ -106,3 +106,34 @@ class DeepNorm(PreNorm):
         y = self.attn_norm(x)
         z = self.mlp_norm(self.alpha * y + self.attn(y, ctx))
         return self.alpha * z + self.mlp(z)  # type: ignore[no-any-return]
+
+
+class CrossPreNorm(nn.Module):
+    """x = x + attn(norm x); x = x + cross(norm x); x + mlp(norm x): T5, arXiv 1910.10683."""
+
+    def __init__(
+        self,
+        attn_norm: nn.Module,
+        attn: nn.Module,
+        cross_norm: nn.Module,
+        cross: nn.Module,
+        mlp_norm: nn.Module,
+        mlp: nn.Module,
+    ) -> None:
+        super().__init__()
+        self.attn_norm, self.attn, self.cross_norm, self.cross = attn_norm, attn, cross_norm, cross
+        self.mlp_norm, self.mlp = mlp_norm, mlp
+
+    def forward(self, x: Tensor, ctx: Context) -> Tensor:
+        x = x + self.attn(self.attn_norm(x), ctx)
+        x = x + self.cross(self.cross_norm(x), ctx)
+        return x + self.mlp(self.mlp_norm(x))  # type: ignore[no-any-return]
+
+
+class CrossPostNorm(CrossPreNorm):
+    """x = norm(x + attn(x)); x = norm(x + cross(x)); norm(x + mlp(x)): Vaswani et al., 2017."""
+
+    def forward(self, x: Tensor, ctx: Context) -> Tensor:
+        x = self.attn_norm(x + self.attn(x, ctx))
+        x = self.cross_norm(x + self.cross(x, ctx))
+        return self.mlp_norm(x + self.mlp(x))  # type: ignore[no-any-return]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..config import Activation
 from ..context import Context
 
 
@@ -46,14 +49,32 @@ class Unplaced(nn.Module):
 
 
 class Learned(nn.Module):
-    """x plus a learned vector for each position. offset: the row of position 0 (OPT leaves two free)."""
+    """norm(x plus a learned vector for each position).
 
-    def __init__(self, positions: int, width: int, *, offset: int = 0) -> None:
+    offset: the row of position 0 (OPT leaves two free). norm: none unless given.
+    """
+
+    def __init__(self, positions: int, width: int, *, offset: int = 0, norm: nn.Module | None = None) -> None:
         super().__init__()
         self.table, self.offset = nn.Embedding(positions + offset, width), offset
+        self.norm = norm or nn.Identity()
 
     def forward(self, x: Tensor, ctx: Context) -> Tensor:
-        return x + self.table(ctx.positions + self.offset)  # type: ignore[no-any-return]
+        return self.norm(x + self.table(ctx.positions + self.offset))  # type: ignore[no-any-return]
+
+
+class Segmented(Learned):
+    """norm(x plus a learned vector for each position and one for each segment): BERT, arXiv 1810.04805."""
+
+    def __init__(self, positions: int, width: int, segments: int, **kind: Any) -> None:
+        super().__init__(positions, width, **kind)
+        self.segments = nn.Embedding(segments, width)
+
+    def forward(self, x: Tensor, ctx: Context) -> Tensor:
+        segments = torch.zeros_like(ctx.positions) if ctx.segments is None else ctx.segments
+        # In this order: float32 sums depend on it.
+        x = x + self.segments(segments) + self.table(ctx.positions + self.offset)
+        return self.norm(x)  # type: ignore[no-any-return]
 
 
 class NormedHead(nn.Linear):
@@ -64,3 +85,15 @@ class NormedHead(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, F.normalize(self.weight))
+
+
+class MaskedHead(nn.Module):
+    """Logits of what a mask hides: out(norm(act(dense x))), BERT, arXiv 1810.04805. x (*L, width)."""
+
+    def __init__(self, width: int, vocabulary: int, act: Activation, norm: nn.Module) -> None:
+        super().__init__()
+        self.dense, self.act, self.norm = nn.Linear(width, width), act, norm
+        self.out = nn.Linear(width, vocabulary)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.norm(self.act(self.dense(x))))  # type: ignore[no-any-return]

@@ -16,7 +16,7 @@ from .terminal import BOLD, amount, columns, paint, print_json, printable, size
 
 if TYPE_CHECKING:
     from ..files import Checkpoint
-    from ..models import Decoder
+    from ..models import Model
 
 # What is shown of an architecture, in the order in which people ask for it, under Llama's published names.
 _KEYS = {
@@ -120,7 +120,7 @@ def _named(checkpoint: Checkpoint) -> dict[str, Any]:
     return {"model_type": said} if isinstance(said, str) else {}
 
 
-def _shape(model: Decoder, config: Mapping[str, object]) -> dict[str, object]:
+def _shape(model: Model, config: Mapping[str, object]) -> dict[str, object]:
     """What the built model says of itself, whatever its family's config calls it."""
     from ..bricks import Attention
     from ..describe import context
@@ -128,7 +128,7 @@ def _shape(model: Decoder, config: Mapping[str, object]) -> dict[str, object]:
     attn = next(module for module in model.modules() if isinstance(module, Attention))
     queries, keys = attn.q.out_features // attn.head_dim, attn.k.out_features // attn.head_dim
     return {
-        "num_hidden_layers": len(model.layers),
+        "num_hidden_layers": sum(isinstance(module, Attention) for module in model.modules()),
         "hidden_size": attn.q.in_features,
         "num_attention_heads": queries,
         "num_key_value_heads": keys,
@@ -137,7 +137,7 @@ def _shape(model: Decoder, config: Mapping[str, object]) -> dict[str, object]:
     }
 
 
-def _memory(checkpoint: Checkpoint, model: Decoder, config: Mapping[str, object]) -> dict[str, Any]:
+def _memory(checkpoint: Checkpoint, model: Model, config: Mapping[str, object]) -> dict[str, Any]:
     """Bytes of the weights, of one token's keys and values, and of a full context of them."""
     from ..describe import context
 

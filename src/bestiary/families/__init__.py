@@ -9,7 +9,7 @@ from typing import Protocol
 
 from ..config import Config
 from ..errors import ConfigError
-from ..models import Decoder
+from ..models import Model
 from ..tensors import Rules
 
 # model_type in config.json -> the family's file. Constants only: no name from a file is ever imported.
@@ -17,6 +17,7 @@ FAMILIES = {
     "aquila": "llama",
     "baichuan": "baichuan",
     "BlueLM": "bluelm",
+    "bert": "bert",
     "bloom": "bloom",
     "chatglm": "chatglm",
     "codegen": "codegen",
@@ -41,6 +42,7 @@ FAMILIES = {
     "mixtral": "mixtral",
     "moss": "codegen",
     "mpt": "mpt",
+    "mt5": "t5",
     "olmo": "olmo",
     "olmo2": "olmo2",
     "openai-gpt": "openai_gpt",
@@ -60,6 +62,7 @@ FAMILIES = {
     "smollm3": "smollm3",
     "stablelm": "stablelm",
     "starcoder2": "starcoder2",
+    "t5": "t5",
     "xverse": "llama",
     "yuan": "yuan",
     "Yi": "llama",
@@ -81,8 +84,11 @@ class Family(Protocol):
 
     TENSORS: Rules | Callable[[Config], Rules]
 
-    def build(self, c: Config) -> Decoder:
-        """Compose the bricks that a config.json describes."""
+    def build(self, c: Config) -> Model:
+        """Compose the bricks that a config.json describes.
+
+        A module may also have HEADS, where its heads are others than a decoder's.
+        """
         ...
 
 

@@ -1,4 +1,4 @@
-"""Heads in place of a language model's: rewards, values, classes.
+"""Heads that a checkpoint may have beside or in place of its family's own: rewards, values, classes, masks.
 
 The tensors tell, and `architectures` where they are not there: to name what is missing. A policy with values
 calls itself LlamaForCausalLM, as does what ColossalChat saves.
@@ -6,55 +6,97 @@ calls itself LlamaForCausalLM, as does what ColossalChat saves.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from torch import nn
 
 from ..config import Config
-from ..models import Decoder
+from ..models import Model
 from ..tensors import Rules
 
-# The published path of a head -> where it stands: in place of the language model's, or beside it.
-HEADS = {
-    "regression_head": "head",  # UltraRM's LlamaRewardModel
-    "score": "head",  # transformers' ...ForSequenceClassification: StackLLaMA's reward model
-    "value_head": "head",  # ColossalChat's reward models and critics
-    "v_head.summary": "value",  # TRL's ...WithValueHead: StackLLaMA's policy
-}
+Build = Callable[[Config], Model]
+# (config, model, whether the file has a bias): puts a head where it stands.
+Attach = Callable[[Config, Any, bool], None]
 
-# How the name of an architecture ends -> the path of its head.
-NAMED = {"RewardModel": "regression_head", "ForSequenceClassification": "score"}
 
-Build = Callable[[Config], Decoder]
+@dataclass(frozen=True)
+class Heads:
+    """The heads of a class of models.
+
+    attach: the published path of a head's matrix -> what puts the head in place. named: how the name of an
+    architecture ends -> the paths that it must have. rules: the names of their tensors, where a family's own
+    rules do not have them.
+    """
+
+    attach: Mapping[str, Attach]
+    named: Mapping[str, tuple[str, ...]]
+    rules: Rules = field(default_factory=dict)
+
+
+def labels(c: Config) -> int:
+    """Return how many classes there are; 2 where the file does not say, as in transformers."""
+    named = c.get("id2label", None)
+    return c.count("num_labels", len(named) if isinstance(named, dict) and named else 2)
+
+
+def _classes(c: Config, model: Any, bias: bool) -> None:
+    model.head = nn.Linear(_width(model), labels(c), bias)
+
+
+def _scalar(ours: str) -> Attach:
+    def attach(c: Config, model: Any, bias: bool) -> None:
+        model.add_module(ours, nn.Linear(_width(model), 1, bias))
+
+    return attach
+
+
+def _width(model: Any) -> int:
+    return next(part.in_features for part in model.head.modules() if isinstance(part, nn.Linear))
+
+
+# What stands in place of a decoder's head, or beside it.
+DECODERS = Heads(
+    {
+        "regression_head": _scalar("head"),  # UltraRM's LlamaRewardModel
+        "score": _classes,  # transformers' ...ForSequenceClassification: StackLLaMA's reward model
+        "value_head": _scalar("head"),  # ColossalChat's reward models and critics
+        "v_head.summary": _scalar("value"),  # TRL's ...WithValueHead: StackLLaMA's policy
+    },
+    {"RewardModel": ("regression_head",), "ForSequenceClassification": ("score",)},
+    {"regression_head": "head", "score": "head", "value_head": "head", "v_head.summary": "value"},
+)
 
 
 def headed(
-    rules: Rules, build: Build, names: Container[str], architectures: object = None
+    heads: Heads, rules: Rules, build: Build, names: Iterable[str], architectures: object = None
 ) -> tuple[Rules, Build]:
     """Return a family's rules and what builds its model, with the heads that a checkpoint has or should have.
 
-    names: of the checkpoint's tensors; a head has a bias if they say so. architectures: what config.json
-    says.
+    names: of the checkpoint's tensors. architectures: what config.json says.
     """
-    said = str(architectures[0]) if isinstance(architectures, list) and architectures else ""
-    named = [path for end, path in NAMED.items() if said.endswith(end)]
-    found = [(path, ours) for path, ours in HEADS.items() if f"{path}.weight" in names or path in named]
+    known = set(names)
+    expected = expects(heads, architectures)
+    found = [path for path in heads.attach if _has(known, f"{path}.weight") or path in expected]
     if not found:
         return rules, build
 
-    def build_headed(c: Config) -> Decoder:
+    def build_headed(c: Config) -> Model:
         model = build(c)
-        width = next(part.in_features for part in model.head.modules() if isinstance(part, nn.Linear))
-        for path, ours in found:
-            outputs = _labels(c) if path == "score" else 1
-            model.add_module(ours, nn.Linear(width, outputs, f"{path}.bias" in names))
+        for path in found:
+            # Where there are no tensors to tell, a head has what nn.Linear has.
+            heads.attach[path](c, model, _has(known, f"{path}.bias") or not known)
         return model
 
-    own: Rules = dict(found)
-    return {**own, **rules}, build_headed
+    return {**heads.rules, **rules}, build_headed
 
 
-def _labels(c: Config) -> int:
-    """Return how many classes there are; 2 where the file does not say, as in transformers."""
-    labels = c.get("id2label", None)
-    return c.count("num_labels", len(labels) if isinstance(labels, dict) else 2)
+def expects(heads: Heads, architectures: object) -> Container[str]:
+    """Return the paths of the heads that an architecture is named for."""
+    said = str(architectures[0]) if isinstance(architectures, list) and architectures else ""
+    return {path for end, paths in heads.named.items() if said.endswith(end) for path in paths}
+
+
+def _has(names: set[str], tensor: str) -> bool:
+    return tensor in names or any(name.endswith(f".{tensor}") for name in names)

@@ -75,11 +75,15 @@ class Sight:
     remembered: dict[object, Any] = field(default_factory=dict, repr=False)
     _masks: dict[tuple[object, ...], Tensor] = field(default_factory=dict, repr=False)
 
-    def mask(self, score: Score, dtype: torch.dtype) -> Tensor:
+    def mask(self, score: Score, dtype: torch.dtype) -> Tensor | None:
         """Return what is added to the scores, (B, 1 or H, Q, K), a Score's lead before its keys.
 
-        Made once a step and remembered: all layers of a model but a few share one Score.
+        None where every query sees every key. Made once a step and remembered: all layers of a model but a
+        few share one Score.
         """
+        narrowed = (self.seen, self.since, score.window, score.bias)
+        if not score.causal and all(part is None for part in narrowed):
+            return None
         led = 0 if score.lead is None else len(score.lead.k)
         key = (score.causal, score.window, score.bias, led, dtype)
         if key not in self._masks:
@@ -119,7 +123,8 @@ def reference(q: Tensor, k: Tensor, v: Tensor, score: Score, sight: Sight) -> Te
     s = q @ k.mT * (score.scale or q.shape[-1] ** -0.5)  # (B, H, Q, K)
     if score.softcap is not None:
         s = score.softcap * torch.tanh(s / score.softcap)
-    s = s + sight.mask(score, q.dtype)
+    mask = sight.mask(score, q.dtype)
+    s = s if mask is None else s + mask
     return (s.softmax(-1, dtype=torch.float32).to(v.dtype) @ v).transpose(1, 2)
 
 

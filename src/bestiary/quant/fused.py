@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from ..bricks import Attention, GatedMLP, PreNorm, Rotary, unmoved
 from ..context import Cache, Context, Stream
 from ..kernels import native
-from ..models import Blocks, Stack
+from ..models import Blocks, EncoderDecoder, Model
 from .linear import PackedLinear
 
 __all__ = ["FusedBlocks", "fuse", "refusal"]
@@ -34,7 +34,7 @@ _MOST_DIM = 256
 _SMALL = 1 << 14
 
 
-def fuse(model: Stack) -> int:
+def fuse(model: Model) -> int:
     """Let the C kernels compute every block they can for one token at a time; return how many they can.
 
     RMSNorms become native ones, for any number of tokens. Call it when the weights are in place. `refusal`
@@ -43,8 +43,9 @@ def fuse(model: Stack) -> int:
     for path, module in list(model.named_modules()):
         if _is_rms_norm(module):
             model.set_submodule(path, FusedRMSNorm(module))
-    model.layers = FusedBlocks(model.layers)
-    return sum(refusal(block) is None for block in model.layers)
+    stack = model.decoder if isinstance(model, EncoderDecoder) else model
+    stack.layers = FusedBlocks(stack.layers)
+    return sum(refusal(block) is None for block in stack.layers)
 
 
 def refusal(block: nn.Module) -> str | None:

@@ -121,7 +121,7 @@ class LLM:
     @property
     def model(self) -> Decoder:
         """The model itself: model(tokens, context) gives logits."""
-        return self._open().model
+        return self._open().decoder
 
     def generate(
         self, prompts: TextOrIds | Sequence[TextOrIds], params: SamplingParams | None = None

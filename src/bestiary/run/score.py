@@ -11,14 +11,14 @@ from torch import Tensor
 
 from ..context import Cache, Full, Stream
 from ..errors import RequestError
-from ..models import Decoder
+from ..models import Writer
 
 # Rows of logits held at once: 128 of a vocabulary of 49,152 are 25 MB of float32.
 ROWS = 128
 
 
 @torch.inference_mode()
-def log_likelihoods(model: Decoder, ids: Sequence[int]) -> Tensor:
+def log_likelihoods(model: Writer, ids: Sequence[int]) -> Tensor:
     """Return ln p(ids[i + 1] | ids[: i + 1]) of each i: float64 (T - 1,), on the CPU.
 
     The first token is given, not scored; of a prefix language model, so are the P tokens of the prefix, which
@@ -42,7 +42,7 @@ def log_likelihoods(model: Decoder, ids: Sequence[int]) -> Tensor:
     return torch.cat(parts).cpu()
 
 
-def perplexity(model: Decoder, ids: Sequence[int], *, window: int | None = None) -> float:
+def perplexity(model: Writer, ids: Sequence[int], *, window: int | None = None) -> float:
     """Return exp of the mean negative log-likelihood a token.
 
     window: cut the text into pieces of this many tokens, each by itself, its first token given; None takes it
@@ -58,7 +58,7 @@ def perplexity(model: Decoder, ids: Sequence[int], *, window: int | None = None)
 
 
 @torch.inference_mode()
-def rewards(model: Decoder, tokens: Tensor, seen: Tensor | None = None) -> Tensor:
+def rewards(model: Writer, tokens: Tensor, seen: Tensor | None = None) -> Tensor:
     """Return what a reward model or a classifier says of each text: its head at the last real token.
 
     tokens int64 (B, T); seen: which are real, bool (B, T), None for all; padding may be on either side.

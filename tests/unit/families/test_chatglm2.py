@@ -18,7 +18,7 @@ SIZES = {
 
 def angles(**config: object) -> torch.Tensor:
     """Return the cosines of positions 0 to 29,999, which tell the angles: (positions, pairs)."""
-    attn = empty(SIZES | config).layers[0].get_submodule("attn")
+    attn = empty(SIZES | config).get_submodule("layers.0.attn")
     assert isinstance(attn, Attention)
     x = torch.zeros(1, 30_000, 1, 16)
     x[..., ::2] = 1  # of each pair of neighbours the first: turned, it is the cosine

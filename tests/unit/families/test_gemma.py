@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from bestiary.bricks import Attention, Cap, Interpolated, RoundedScale
 from bestiary.config import ACTIVATIONS
 from bestiary.describe import empty
 from bestiary.errors import ConfigError
-from bestiary.models import Decoder
 
 SIZES: dict[str, Any] = {
     "hidden_size": 48,
@@ -26,7 +26,7 @@ SECOND = {**SIZES, "model_type": "gemma2", "sliding_window": 8}
 THIRD = {**SECOND, "model_type": "gemma3_text"}
 
 
-def attentions(model: Decoder) -> list[Attention]:
+def attentions(model: nn.Module) -> list[Attention]:
     return [m for m in model.modules() if isinstance(m, Attention)]
 
 

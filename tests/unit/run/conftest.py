@@ -46,7 +46,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     folder: Path = tmp_path_factory.mktemp(request.param)
     reference = tiny.make(request.param, folder)
     reference.generation_config.eos_token_id = reference.generation_config.pad_token_id = None
-    return Pair(load(folder).model, reference)
+    return Pair(load(folder).decoder, reference)
 
 
 @pytest.fixture

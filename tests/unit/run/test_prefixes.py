@@ -22,7 +22,7 @@ def ids(name: str, text: int, filled: int) -> list[int]:
 
 
 def model(name: str) -> Decoder:
-    return load(STORED / name, config=hints(STORED / name)).model
+    return load(STORED / name, config=hints(STORED / name)).decoder
 
 
 def whole(decoder: Decoder, prompt: list[int]) -> Tensor:

@@ -19,7 +19,7 @@ def test_log_likelihoods_are_transformers_loss(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reference = tiny.make(name, tmp_path)
-    model = load(tmp_path).model
+    model = load(tmp_path).decoder
     ids = torch.randint(130, (50,))
     monkeypatch.setattr(score, "ROWS", 16)  # several pieces, the last one short
     ours = score.log_likelihoods(model, ids.tolist())
@@ -33,7 +33,7 @@ def test_log_likelihoods_are_transformers_loss(
 
 def test_perplexity_by_windows(tmp_path: Path) -> None:
     reference = tiny.make("llama", tmp_path)
-    model = load(tmp_path).model
+    model = load(tmp_path).decoder
     ids = torch.randint(130, (41,))
     losses = []
     for window in ids[:40].split(20):  # the last window has one token, and nothing to score
@@ -47,7 +47,7 @@ def test_perplexity_by_windows(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ids", [[], [3]])
 def test_too_few_tokens_are_refused(ids: list[int], tmp_path: Path) -> None:
     tiny.make("llama", tmp_path)
-    model = load(tmp_path).model
+    model = load(tmp_path).decoder
     with pytest.raises(RequestError, match="nothing to score"):
         score.log_likelihoods(model, ids)
     with pytest.raises(RequestError, match="nothing to score"):

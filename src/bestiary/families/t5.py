@@ -1,0 +1,106 @@
+"""T5 and its relatives: relative positions in buckets, and scores without a scale.
+
+The first release ties its head to the embedding and scales what it reads; T5 1.1, mT5, Flan-T5, T0, ChatYuan
+and PromptCLUE have a head of their own and a gated feed-forward layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from torch import nn
+
+from ..bricks import (
+    MLP,
+    Attention,
+    Buckets,
+    CrossAttention,
+    CrossPreNorm,
+    GatedMLP,
+    Heads,
+    PastBuckets,
+    PreNorm,
+    Scale,
+)
+from ..config import ACTIVATIONS, MOST_LAYERS, Activation, Config
+from ..context import Score
+from ..models import Decoder, Encoder, EncoderDecoder
+from ..tensors import DROP, Drop, Layout, Rules
+
+ENCODER: dict[str | tuple[str, ...], str | Layout | Drop] = {
+    "encoder.embed_tokens": "encoder.embed",
+    "encoder.block.0.layer.0.SelfAttention.relative_attention_bias": "encoder.bias.table",
+    **{f"encoder.block.*.layer.0.SelfAttention.{x}": f"encoder.layers.*.attn.{x}" for x in "qkvo"},
+    "encoder.block.*.layer.0.layer_norm": "encoder.layers.*.attn_norm",
+    "encoder.block.*.layer.1.layer_norm": "encoder.layers.*.mlp_norm",
+    "encoder.final_layer_norm": "encoder.norm",
+}
+DECODER: dict[str | tuple[str, ...], str | Layout | Drop] = {
+    "decoder.embed_tokens": "decoder.embed",
+    "decoder.block.0.layer.0.SelfAttention.relative_attention_bias": "decoder.bias.table",
+    "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias": DROP,  # of old files, never used
+    **{f"decoder.block.*.layer.0.SelfAttention.{x}": f"decoder.layers.*.attn.{x}" for x in "qkvo"},
+    **{f"decoder.block.*.layer.1.EncDecAttention.{x}": f"decoder.layers.*.cross.{x}" for x in "qkvo"},
+    "decoder.block.*.layer.0.layer_norm": "decoder.layers.*.attn_norm",
+    "decoder.block.*.layer.1.layer_norm": "decoder.layers.*.cross_norm",
+    "decoder.block.*.layer.2.layer_norm": "decoder.layers.*.mlp_norm",
+    "decoder.final_layer_norm": "decoder.norm",
+}
+FEED = {"wi": "up", "wi_0": "gate", "wi_1": "up", "wo": "down"}
+
+
+def TENSORS(c: Config) -> Rules:  # noqa: N802  # a table in most families
+    """Name the tensors. The head stands behind a scale where it is tied to the embedding."""
+    feed: Rules = {
+        f"{stack}.block.*.layer.{place}.DenseReluDense.{theirs}": f"{stack}.layers.*.mlp.{ours}"
+        for stack, place in (("encoder", 1), ("decoder", 2))
+        for theirs, ours in FEED.items()
+    }
+    head = "decoder.head.1" if _tied(c) else "decoder.head"
+    return {"shared": "encoder.embed", **ENCODER, **DECODER, **feed, "lm_head": head}
+
+
+def build(c: Config) -> EncoderDecoder:
+    """Compose the bricks that a T5 config.json describes."""
+    width, vocabulary = c.count("d_model"), c.count("vocab_size")
+    queries = c.count("num_heads", most=width)
+    heads = Heads(queries, queries, c.count("d_kv"))
+    ranges = c.count("relative_attention_num_buckets", 32, least=4, most=1024)
+    farthest = c.count("relative_attention_max_distance", 128, least=ranges // 2 + 1)
+    norm = partial(nn.RMSNorm, width, c.number("layer_norm_epsilon", 1e-6))
+    mlp = _feed(c, width)
+    embed, head = nn.Embedding(vocabulary, width), nn.Linear(width, vocabulary, bias=False)
+    both = Buckets(queries, ranges=ranges, farthest=farthest)
+    past = PastBuckets(queries, ranges=ranges, farthest=farthest)
+    attn = partial(Attention, width, heads, score=Score(1.0, causal=False, bias=both))
+    masked = partial(Attention, width, heads, score=Score(1.0, bias=past))
+    cross = partial(CrossAttention, width, heads, score=Score(1.0, causal=False))
+    count = c.count("num_layers", most=MOST_LAYERS)
+    encoder = [PreNorm(norm(), attn(), norm(), mlp()) for _ in range(count)]
+    decoder = [
+        CrossPreNorm(norm(), masked(), norm(), cross(), norm(), mlp())
+        for _ in range(c.count("num_decoder_layers", count, most=MOST_LAYERS))
+    ]
+    last: nn.Module = head
+    if _tied(c):
+        head.weight = embed.weight
+        last = nn.Sequential(Scale(width**-0.5), head)
+    start = c.count("decoder_start_token_id", 0, least=0, most=vocabulary - 1)
+    return EncoderDecoder(
+        Encoder(embed, encoder, norm(), bias=both), Decoder(embed, decoder, norm(), last, bias=past), (start,)
+    )
+
+
+def _tied(c: Config) -> bool:
+    return c.flag("tie_word_embeddings", c.text("model_type") == "t5")
+
+
+def _feed(c: Config, width: int) -> Callable[[], nn.Module]:
+    """Return what makes a feed-forward layer. "gated-gelu" has always meant the tanh form."""
+    said, hidden = c.text("feed_forward_proj", "relu"), c.count("d_ff")
+    gate, _, name = said.rpartition("-")
+    names: dict[str, Activation] = {**ACTIVATIONS, **({"gelu": ACTIVATIONS["gelu_new"]} if gate else {})}
+    if gate not in ("", "gated") or name not in names:
+        c.must("feed_forward_proj", "relu", "gated-gelu", "gated-silu")
+    return partial(GatedMLP if gate else MLP, width, hidden, names[name], bias=False)
