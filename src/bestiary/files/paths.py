@@ -149,6 +149,15 @@ def read_json(path: Path, *, limit: int = JSON_LIMIT) -> dict[str, Any]:
     float. Raises ConfigError: no such file, not a regular one, larger than `limit` bytes, not UTF-8, not
     JSON, nested deeper than 64 levels, NaN or Infinity, or no object.
     """
+    return _read_json(path, limit, dict)  # type: ignore[no-any-return]  # of that kind, or an error
+
+
+def read_json_list(path: Path, *, limit: int = JSON_LIMIT) -> list[Any]:
+    """Read a JSON file that holds a list, as read_json does one that holds an object."""
+    return _read_json(path, limit, list)  # type: ignore[no-any-return]
+
+
+def _read_json(path: Path, limit: int, kind: type) -> Any:
     try:
         data = read_bytes(path, limit=limit)
     except CheckpointError as error:
@@ -158,8 +167,9 @@ def read_json(path: Path, *, limit: int = JSON_LIMIT) -> dict[str, Any]:
     except strict_json.InvalidJSONError as fault:
         where = "" if fault.offset is None else f" at {fault.offset}"
         raise ConfigError(f"{path}{where}: {fault.reason}. Download the file again") from fault
-    if not isinstance(value, dict):
+    if not isinstance(value, kind):
+        wanted = "an object" if kind is dict else "a list"
         raise ConfigError(
-            f"{path}: holds a {type(value).__name__} where an object should be. Download it again"
+            f"{path}: holds a {type(value).__name__} where {wanted} should be. Download it again"
         )
     return value
