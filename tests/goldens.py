@@ -64,11 +64,12 @@ def hints(case: Path) -> dict[str, Any]:
     return said | said.pop("rope", {})
 
 
-# Cases of other kinds than a decoder's forward pass.
+# Cases of other kinds than a text model's forward pass.
 OTHERS = (
-    "bert", "cpm2", "format", "loss", "minigpt4", "opensora", "plug", "prompts", "t0", "t5", "tokenizers",
-    "transformer2017",
+    "cpm2", "format", "loss", "minigpt4", "opensora", "plug", "prompts", "tokenizers", "transformer2017",
 )  # fmt: skip
+# Families whose models read a whole text first: encoders, and encoder-decoders.
+READERS = ("bert", "cpm2", "plug", "t5", "transformer")
 STORED = Path(__file__).parent / "references"
 
 
@@ -78,6 +79,15 @@ def decoders(*, with_key: str = "logits") -> list[Path]:
     One case of each family that no installed library computes lies in the repository itself, so that every
     family is proven on any machine; the rest are read where they are.
     """
+    return [case for case in _models(with_key) if meta(case)["family"] not in READERS]
+
+
+def readers(*, with_key: str = "logits") -> list[Path]:
+    """Return every case of an encoder or an encoder-decoder whose expected results have a key."""
+    return [case for case in _models(with_key) if meta(case)["family"] in READERS]
+
+
+def _models(with_key: str) -> list[Path]:
     found = {path.name: path for path in sorted(STORED.iterdir())}
     found |= {path.name: path for path in cases("*") if path.name.split("-")[0] not in OTHERS}
     return [path for _, path in sorted(found.items()) if with_key in _keys(path / "expected.safetensors")]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from torch import Tensor
 from bestiary.context import Cache, Full, Prompt, Stream
 from bestiary.kernels.attention import softmax
 from bestiary.load import Loaded, load, published
-from tests.goldens import cases, decoders, hints, meta
+from bestiary.models import Stack
+from tests.goldens import cases, decoders, hints, meta, readers
 
 GGUF = [(case, file.name) for case in cases("format-gguf-llama*") for file in sorted(case.glob("*.gguf"))]
 
@@ -53,22 +55,28 @@ def reference(case: Path) -> Reference:
     return Reference(load(case, config=hints(case)), load_file(case / "expected.safetensors"), meta(case))
 
 
-def hidden_states(loaded: Loaded, tokens: Tensor, ctx: Full | None = None) -> tuple[list[Tensor], Tensor]:
-    """Return the stream before the first block and after each one, and the logits."""
+@contextmanager
+def watched(stack: Stack) -> Iterator[list[Tensor]]:
+    """Collect the stream before the first block and after each one, while a model computes."""
     states: list[Tensor] = []
-    model = loaded.decoder
-    hooks = [model.layers[0].register_forward_pre_hook(lambda _, args: states.append(args[0]))]
-    hooks += [layer.register_forward_hook(lambda *args: states.append(args[2])) for layer in model.layers]
-    with torch.inference_mode():
-        logits = model(tokens, ctx or Full.of(tokens, None, model.prompt(tokens)))
+    hooks = [stack.layers[0].register_forward_pre_hook(lambda _, args: states.append(args[0]))]
+    hooks += [layer.register_forward_hook(lambda *args: states.append(args[2])) for layer in stack.layers]
+    yield states
     for hook in hooks:
         hook.remove()
+
+
+def hidden_states(loaded: Loaded, tokens: Tensor, ctx: Full | None = None) -> tuple[list[Tensor], Tensor]:
+    """Return the stream before the first block and after each one, and the logits."""
+    model = loaded.decoder
+    with watched(model) as states, torch.inference_mode():
+        logits = model(tokens, ctx or Full.of(tokens, None, model.prompt(tokens)))
     return states, logits
 
 
 def greedy(loaded: Loaded, prompt: Tensor, count: int, begin: Prompt | None = None) -> list[int]:
     """Continue a prompt (T,) by the likeliest token, over a cache."""
-    model = loaded.decoder
+    model = loaded.model
     cache, begin = Cache.empty(model, 1, len(prompt) + count), begin or model.prompt(prompt[None])
     ids: list[int] = []
     step = prompt[None]
@@ -83,11 +91,10 @@ def greedy(loaded: Loaded, prompt: Tensor, count: int, begin: Prompt | None = No
 
 def greedy_again(loaded: Loaded, prompt: Tensor, count: int, begin: Prompt | None = None) -> list[int]:
     """Continue a prompt (T,) by the likeliest token, everything computed again for each."""
-    ids = prompt[None]
+    ids, model = prompt[None], loaded.model
     with torch.inference_mode():
         for _ in range(count):
-            ctx = Full.of(ids, None, begin or loaded.decoder.prompt(ids))
-            logits = loaded.decoder(ids, ctx, (slice(None), -1))
+            logits = model(ids, Full.of(ids, None, begin or model.prompt(ids)), (slice(None), -1))
             ids = torch.cat((ids, logits.argmax(-1, keepdim=True)), 1)
     return ids[0, len(prompt) :].tolist()
 
@@ -111,7 +118,8 @@ LAST = ("last_hidden_state", "final_norm")
 def test_numbers(case: Path) -> None:
     ref = reference(case)
     want, tokens = ref.want, ref.want["input_ids"]
-    ctx = Full.of(tokens, ref.seen, ref.prompt(tokens, ref.seen))
+    # Positions count from where a row begins, padded or not: Qwen's code has it so, others pad on the right.
+    ctx = Full(Full.of(tokens).positions, ref.seen, ref.prompt(tokens, ref.seen))
     with softmax.forced("reference") if case.name in DEEP else nullcontext(), torch.inference_mode():
         states, logits = hidden_states(ref.loaded, tokens, ctx)
         last = ref.loaded.decoder.hidden(tokens, ctx)
@@ -165,7 +173,7 @@ def test_far_positions(case: Path) -> None:
     assert_close(got, ref.want["far.logits"], 2e-3, "logits")  # the cases' own tolerance there
 
 
-@pytest.mark.parametrize("case", decoders(), ids=lambda p: p.name)
+@pytest.mark.parametrize("case", [*decoders(), *readers()], ids=lambda p: p.name)
 def test_saving_gives_back_the_published_tensors(case: Path) -> None:
     loaded = reference(case).loaded
     saved, entries = published(loaded), loaded.checkpoint.entries
