@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 MODEL := smollm2
+ENCODER := minilm
 NATIVE := $(wildcard src/bestiary/kernels/native/*.[ch])
 
 .DEFAULT_GOAL := help
@@ -36,9 +37,10 @@ chat: $(VENV)/.run
 	@$(BIN)/bestiary pull $(MODEL)
 	@$(BIN)/bestiary chat $(MODEL) $(ASK)
 
-# Tests open no connection. Without the default model those that need it are left out, and the last lines say so.
+# Tests open no connection. Without a model those that need it are left out, and the last lines say so.
 test: $(VENV)/.test
-	@$(BIN)/bestiary pull $(MODEL) || echo "The default model could not be had: the tests that need it are left out."
+	@for model in $(MODEL) $(ENCODER); do \
+	    $(BIN)/bestiary pull $$model || echo "$$model could not be had: the tests that need it are left out."; done
 	$(BIN)/python -m pytest
 	@echo "Again, what must hold when assert is compiled out:"
 	$(BIN)/python -O -m pytest -q -m optimised

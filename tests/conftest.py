@@ -27,8 +27,9 @@ hypothesis.settings.register_profile("nightly", _settings, derandomize=False, ma
 hypothesis.settings.load_profile("default")
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 
-# Tests that ask for these fixtures need data that a clone does not carry.
-_GOLDENS, _MODEL = "goldens", "default_model"
+# Tests that ask for these fixtures, or have these markers, need data that a clone does not carry.
+_GOLDENS = "goldens"
+_MODELS = {"default_model": "smollm2", "minilm": "minilm"}  # by name in the roster
 _left_out: dict[str, int] = {}
 
 
@@ -43,17 +44,27 @@ def goldens() -> Path:
 @pytest.fixture(scope="session")
 def default_model() -> Path:
     """The default model in the local cache; tests that ask for it are left out where it was never pulled."""
-    path = _default_model()
+    return _pulled("default_model")
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """MiniLM, an encoder, in the local cache; tests that ask for it are left out as for the default model."""
+    return _pulled("minilm")
+
+
+def _pulled(name: str) -> Path:
+    path = _model(name)
     assert path is not None, "left out at collection"
     return path
 
 
-def _default_model() -> Path | None:
+def _model(name: str) -> Path | None:
     from bestiary import hub
     from bestiary.errors import HubError
 
     try:
-        return hub.resolve("smollm2")
+        return hub.resolve(_MODELS[name])
     except HubError:
         return None
 
@@ -80,14 +91,15 @@ def _needs(item: pytest.Item) -> set[str]:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out, and count, the tests whose reference results or model are absent."""
     no_results = reference_results.root() is None
-    no_model = any(_MODEL in _needs(item) for item in items) and _default_model() is None
+    asked = set().union(*map(_needs, items))
+    absent = {name for name in _MODELS if name in asked and _model(name) is None}
     kept: list[pytest.Item] = []
     for item in items:
         names = _needs(item)
         if no_results and (_GOLDENS in names or _empty(item)):
             why = "reference results (../shared/goldens or $BESTIARY_GOLDENS)"
-        elif no_model and _MODEL in names:
-            why = "default model (bestiary pull smollm2)"
+        elif lacking := sorted(absent & names):
+            why = f"{lacking[0].replace('_', ' ')} (bestiary pull {_MODELS[lacking[0]]})"
         else:
             kept.append(item)
             continue

@@ -7,7 +7,7 @@
 
 A comment on the line above a fence says what is different about it:
 
-    <!-- run: needs smollm2 -->          left out where the default model was never pulled
+    <!-- run: needs smollm2 -->          left out where this model was never pulled
     <!-- run: exits with 2 -->           a command that fails, on purpose
     <!-- not run: it downloads 16 GB --> with a reason; its `make` targets and sub-commands must still exist
     <!-- from src/bestiary/models.py --> a quotation: its lines stand in that file
@@ -50,9 +50,9 @@ class Block:
         return self.comment.removeprefix("not run:").strip() if self.comment.startswith("not run") else None
 
     @property
-    def needs_model(self) -> bool:
-        """Whether the default model is wanted."""
-        return self.comment.startswith("run:") and "needs smollm2" in self.comment
+    def needs(self) -> tuple[str, ...]:
+        """The models that are wanted, by their names in the roster."""
+        return tuple(re.findall(r"needs (\w+)", self.comment)) if self.comment.startswith("run:") else ()
 
     @property
     def status(self) -> int:

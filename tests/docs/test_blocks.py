@@ -51,7 +51,7 @@ def test_blocks_are_found_with_what_is_said_about_them() -> None:
     console, script, large, failing, quotation = found
     assert list(console.commands()) == [('bestiary generate "one"', "two\n"), ("true", None)]
     assert console.status == 0
-    assert script.needs_model
+    assert script.needs == ("smollm2",)
     assert (script.text, script.output) == ("print(1)\n", "1\n")
     assert large.reason_not_run == "it is large"
     assert list(large.commands()) == [("make chat", None)]

@@ -34,8 +34,12 @@ def _found() -> Iterator[Block]:
 BLOCKS = list(_found())
 
 
+# A model's name in the roster: the marker of tests that need it.
+MARKS = {"smollm2": pytest.mark.default_model, "minilm": pytest.mark.minilm}
+
+
 def _parameter(block: Block) -> object:
-    return pytest.param(block, id=str(block), marks=[pytest.mark.default_model] if block.needs_model else [])
+    return pytest.param(block, id=str(block), marks=[MARKS[name] for name in block.needs])
 
 
 @pytest.fixture(scope="module")

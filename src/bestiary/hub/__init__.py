@@ -37,9 +37,8 @@ def resolve(name: str) -> Path:
     command to type.
     """
     if entry := roster.find(name):
-        path = cache.own_cache() / entry.wheel.file
-        if path.is_file() and path.stat().st_size == entry.wheel.file_nbytes:
-            return path
+        if entry.wheel.is_in(cache.own_cache()):
+            return cache.own_cache() / entry.wheel.name
         wrong = f"{entry.id} ({entry.title}) is not in {cache.own_cache()} yet"
         raise HubError(f"{wrong}.\nTry: bestiary pull {entry.id}")
     path = Path(name).expanduser()

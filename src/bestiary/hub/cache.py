@@ -135,10 +135,15 @@ def check_inside(path: Path) -> Path:
 
 
 def own_models() -> Iterator[Local]:
-    """The model files in our own cache: by their name in the roster, or else by their path."""
-    ids = {entry.wheel.file: entry.id for entry in roster.entries().values()}
-    for path in sorted(own_cache().glob("*.gguf")):
-        yield Local(ids.get(path.name, str(path)), path, "gguf", path.stat().st_size)
+    """The models in our own cache: by their name in the roster, or else, where it is a file, by its path."""
+    known = {entry.wheel.name: entry for entry in roster.entries().values()}
+    for path in sorted(own_cache().glob("*")):
+        entry = known.get(path.name)
+        if path.is_file() and path.suffix == ".gguf":
+            yield Local(entry.id if entry else str(path), path, "gguf", path.stat().st_size)
+        elif entry and path.is_dir() and (files := weight_files(path)):
+            kind, complete = files[0].suffix.removeprefix("."), entry.wheel.is_in(own_cache())
+            yield Local(entry.id, path, kind, _folder_nbytes(path), complete)
 
 
 def hub_models() -> Iterator[Local]:
@@ -164,5 +169,9 @@ def _in_snapshot(name: Name, folder: Path) -> Iterator[Local]:
                 str(Name(name.repo, name.revision, path.name)), path, kind, path.stat().st_size, complete
             )
         return
-    total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    total = _folder_nbytes(folder)
     yield Local(str(name), firsts[0] if kind == "gguf" and firsts else folder, kind, total, complete)
+
+
+def _folder_nbytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

