@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from . import families
 from .config import Config
 from .errors import CheckpointError
-from .families import gguf, glm130b, grok
+from .families import gguf, glm130b, grok, transformer
 from .families.heads import DECODERS, Build, Heads, headed
 from .files import Checkpoint
 from .files.paths import read_json
@@ -100,7 +100,7 @@ def _factors(checkpoint: Checkpoint) -> list[float] | None:
 
 
 def _read_config(checkpoint: Checkpoint) -> Mapping[str, object]:
-    """Read the config.json of a checkpoint's folder.
+    """Read the config.json of a checkpoint's folder; of fairseq's, the arguments that lie in the file itself.
 
     One of JAX arrays or of SwissArmyTransformer may have it beside the folder, or not at all: only Grok-1 and
     GLM-130B were released so.
@@ -113,6 +113,10 @@ def _read_config(checkpoint: Checkpoint) -> Mapping[str, object]:
         return RELEASED[checkpoint.kind]
     # Meta's and Mistral's own files have theirs beside a config.json for others, or alone.
     own, shared = folder / "params.json", folder / "config.json"
+    if not shared.exists() and not own.exists():
+        shapes = {name: entry.shape for name, entry in checkpoint.entries.items()}
+        if (arguments := transformer.published(checkpoint.metadata, shapes)) is not None:
+            return arguments
     alone = checkpoint.path.name.startswith("consolidated") or not shared.exists()
     return read_json(own if alone and own.exists() else shared)
 

@@ -19,7 +19,7 @@ from .convolutions import Convolution, FilteredAttention, LocalFilter
 from .ends import Cap, Learned, MaskedHead, NormedHead, RoundedScale, Scale, Segmented, Unplaced
 from .experts import GatedSharedMoE, MoE, Routing, SharedMoE, softmax_of_top, top_of_softmax
 from .feedforward import MLP, GatedMLP
-from .norms import HeadNorm, OffsetRMSNorm, WholeNorm
+from .norms import HeadNorm, OffsetRMSNorm, SampleNorm, WholeNorm
 from .positions import (
     DynamicNTK,
     Factors,
@@ -39,6 +39,7 @@ from .positions import (
     Yarn,
     unmoved,
 )
+from .sinusoids import Sinusoids, SplitSinusoids, TimingSignal
 
 __all__ = [
     "MLP",
@@ -89,14 +90,18 @@ __all__ = [
     "RoundedALiBi",
     "RoundedScale",
     "Routing",
+    "SampleNorm",
     "Sandwich",
     "Scale",
     "ScaledPreNorm",
     "Segmented",
     "SharedMoE",
     "SharedParallel",
+    "Sinusoids",
     "Slotted",
     "Slowed",
+    "SplitSinusoids",
+    "TimingSignal",
     "Unplaced",
     "WholeNorm",
     "XPos",

@@ -38,3 +38,20 @@ class HeadNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         normed = nn.functional.layer_norm(x, x.shape[-1:], eps=self.eps)
         return normed * self.weight.view(x.shape[-2:])
+
+
+class SampleNorm(nn.Module):
+    """weight * (x - mean) / (deviation + eps) + bias: the Annotated Transformer's LayerNorm.
+
+    The deviation is that of a sample, over width - 1, and eps is added to it, not to the variance.
+    x (*L, width).
+    """
+
+    def __init__(self, width: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        centred = x - x.mean(-1, keepdim=True)
+        return self.weight * centred / (x.std(-1, keepdim=True) + self.eps) + self.bias

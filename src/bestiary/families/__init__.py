@@ -14,6 +14,7 @@ from ..tensors import Rules
 
 # model_type in config.json -> the family's file. Constants only: no name from a file is ever imported.
 FAMILIES = {
+    "annotated-transformer": "annotated_transformer",
     "aquila": "llama",
     "baichuan": "baichuan",
     "BlueLM": "bluelm",
@@ -63,6 +64,7 @@ FAMILIES = {
     "stablelm": "stablelm",
     "starcoder2": "starcoder2",
     "t5": "t5",
+    "transformer": "transformer",
     "xverse": "llama",
     "yuan": "yuan",
     "Yi": "llama",
@@ -76,6 +78,7 @@ TELLING: tuple[tuple[str | None, str, str], ...] = (
     ("internlm", "rope_theta", "internlm2"),  # its first days
     (None, "inner_hidden_size", "glm130b"),
     ("chatglm", "padded_vocab_size", "chatglm2"),
+    ("transformer", "layout", "transformer_paper"),
 )
 
 
