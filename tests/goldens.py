@@ -66,7 +66,7 @@ def hints(case: Path) -> dict[str, Any]:
 
 # Cases of other kinds than a text model's forward pass.
 OTHERS = (
-    "cpm2", "format", "loss", "minigpt4", "opensora", "plug", "prompts", "tokenizers",
+    "format", "loss", "minigpt4", "opensora", "prompts", "tokenizers",
 )  # fmt: skip
 # Families whose models read a whole text first: encoders, and encoder-decoders.
 READERS = ("bert", "cpm2", "plug", "t5", "transformer")

@@ -57,6 +57,8 @@ INERT = frozenset(
     softmax_in_fp32 use_cache_kernel attn_implementation z_loss_weight initializer_weight
     dropout_rate output_past num_beams length_penalty early_stopping no_repeat_ngram_size min_length
     sep_token sep_token_id eod_token_id mask_token_id use_loss_mask flash_atten flash_atten_llama_style
+    init_method_std use_scaled_init_for_output_weights deep_init original_vocab_size fp32_layernorm
+    fp32_embedding fp32_tokentypes lr lr_decay_style weight_decay clip_grad warmup
     arch source_lang target_lang left_pad_source left_pad_target bos unk
     """.split()
 )

@@ -55,10 +55,8 @@ def describe(
     config = {**_read_config(checkpoint), **(changes or {})}
     if not any(entry.dtype == "I8" for entry in checkpoint.entries.values()):
         config = {key: value for key, value in config.items() if key not in WIDENED}
-    tokens = checkpoint.entries.get("tok_embeddings.weight")
-    if config.get("vocab_size") == -1 and tokens is not None:  # Meta's: as many as the tokenizer has
-        config["vocab_size"] = tokens.shape[0]
     module = families.family(Config(config))
+    config |= _sizes(getattr(module, "SIZES", {}), config, checkpoint)
     rules = module.TENSORS(Config(config)) if callable(module.TENSORS) else module.TENSORS
     names, said = checkpoint.entries, config.get("architectures")
     return config, *headed(_heads(module), rules, module.build, names, said)
@@ -83,6 +81,18 @@ def empty(config: Mapping[str, object], build: Build | None = None) -> Model:
 def _heads(module: families.Family) -> Heads:
     heads: Heads = getattr(module, "HEADS", DECODERS)
     return heads
+
+
+def _sizes(
+    counted: Mapping[str, str], config: Mapping[str, object], checkpoint: Checkpoint
+) -> dict[str, object]:
+    """Return the sizes that a config.json leaves to its tensors' rows: the key is not there, or -1."""
+    missing = {key: checkpoint.entries.get(name) for key, name in counted.items()}
+    return {
+        key: entry.shape[0]
+        for key, entry in missing.items()
+        if entry is not None and entry.shape and config.get(key) in (None, -1)
+    }
 
 
 def _factors(checkpoint: Checkpoint) -> list[float] | None:

@@ -16,8 +16,18 @@ from .blocks import (
     SharedParallel,
 )
 from .convolutions import Convolution, FilteredAttention, LocalFilter
-from .ends import Cap, Learned, MaskedHead, NormedHead, RoundedScale, Scale, Segmented, Unplaced
-from .experts import GatedSharedMoE, MoE, Routing, SharedMoE, softmax_of_top, top_of_softmax
+from .ends import (
+    Cap,
+    Learned,
+    MaskedHead,
+    NormedHead,
+    RoundedScale,
+    Scale,
+    Segmented,
+    SoftPrompted,
+    Unplaced,
+)
+from .experts import GatedSharedMoE, MoE, Routing, SharedMoE, nearest, softmax_of_top, top_of_softmax
 from .feedforward import MLP, GatedMLP
 from .norms import HeadNorm, OffsetRMSNorm, SampleNorm, WholeNorm
 from .positions import (
@@ -100,12 +110,14 @@ __all__ = [
     "Sinusoids",
     "Slotted",
     "Slowed",
+    "SoftPrompted",
     "SplitSinusoids",
     "TimingSignal",
     "Unplaced",
     "WholeNorm",
     "XPos",
     "Yarn",
+    "nearest",
     "slopes",
     "softmax_of_top",
     "top_of_softmax",

@@ -77,6 +77,22 @@ class Segmented(Learned):
         return self.norm(x)  # type: ignore[no-any-return]
 
 
+class SoftPrompted(nn.Module):
+    """Embeds tokens, and prompts that were learned in place of words: token -i is the i-th of those.
+
+    Lester et al., 2021, arXiv 2104.08691, as CPM-2 has it (arXiv 2106.10715). words: what embeds tokens.
+    tokens int64 (*L) -> (*L, width).
+    """
+
+    def __init__(self, words: nn.Module, prompts: int, width: int) -> None:
+        super().__init__()
+        self.words, self.prompts = words, nn.Embedding(prompts, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        learned = self.prompts((-1 - tokens).clamp_min(0))
+        return torch.where((tokens < 0)[..., None], learned, self.words(tokens.clamp_min(0)))
+
+
 class NormedHead(nn.Linear):
     """Logits by the direction of each row of the weight alone: Baichuan 2, arXiv 2309.10305."""
 

@@ -41,6 +41,15 @@ def top_of_softmax(count: int) -> Routing:
     return route
 
 
+def nearest(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Take the largest, and that expert as it is: BASE layers, Lewis et al., 2021, arXiv 2103.16716.
+
+    In training each expert has as many tokens as the next; what is read later goes where it belongs most.
+    """
+    chosen = logits.argmax(-1, keepdim=True)
+    return torch.ones_like(chosen, dtype=torch.float32), chosen
+
+
 class MoE(nn.Module):
     """The weighted sum of the experts that a router chooses for each token: Shazeer et al., 2017.
 

@@ -52,6 +52,8 @@ FAMILIES = {
     "orion": "orion",
     "phi": "phi",
     "phi3": "phi3",
+    "plugNLG": "plug",
+    "plug_nlg_original-8192": "plug",
     "qwen": "qwen",
     "RefinedWeb": "falcon",
     "RefinedWebModel": "falcon",
@@ -77,6 +79,8 @@ TELLING: tuple[tuple[str | None, str, str], ...] = (
     (None, "n_heads", "llama_native"),
     ("internlm", "rope_theta", "internlm2"),  # its first days
     (None, "inner_hidden_size", "glm130b"),
+    (None, "do_dim_trick", "cpm2"),
+    (None, "dec_hidden_layers", "plug"),
     ("chatglm", "padded_vocab_size", "chatglm2"),
     ("transformer", "layout", "transformer_paper"),
 )
@@ -90,7 +94,8 @@ class Family(Protocol):
     def build(self, c: Config) -> Model:
         """Compose the bricks that a config.json describes.
 
-        A module may also have HEADS, where its heads are others than a decoder's.
+        A module may also have HEADS, where its heads are others than a decoder's, and SIZES: keys that its
+        config.json files lack, each with the tensor whose rows it counts.
         """
         ...
 

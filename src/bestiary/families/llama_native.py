@@ -9,6 +9,9 @@ from ..models import Decoder
 from ..tensors import DROP, Rules
 from . import llama, mixtral
 
+# Meta's say -1: as many as the tokenizer has.
+SIZES = {"vocab_size": "tok_embeddings.weight"}
+
 _MLP = "layers.*.feed_forward"
 
 TENSORS: Rules = {

@@ -63,30 +63,34 @@ def TENSORS(c: Config) -> Rules:  # noqa: N802  # a table in most families
 
 def build(c: Config) -> EncoderDecoder:
     """Compose the bricks that a T5 config.json describes."""
+    count = c.count("num_layers", most=MOST_LAYERS)
+    depths = count, c.count("num_decoder_layers", count, most=MOST_LAYERS)
+    start = c.count("decoder_start_token_id", 0, least=0, most=c.count("vocab_size") - 1)
+    return stacks(c, _feed(c, c.count("d_model")), depths=depths, tied=_tied(c), start=start)
+
+
+def stacks(
+    c: Config, mlp: Callable[[], nn.Module], *, depths: tuple[int, int], tied: bool, start: int
+) -> EncoderDecoder:
+    """Compose a T5's two stacks, of so many blocks each. mlp: makes what stands after the attention."""
     width, vocabulary = c.count("d_model"), c.count("vocab_size")
     queries = c.count("num_heads", most=width)
     heads = Heads(queries, queries, c.count("d_kv"))
     ranges = c.count("relative_attention_num_buckets", 32, least=4, most=1024)
     farthest = c.count("relative_attention_max_distance", 128, least=ranges // 2 + 1)
     norm = partial(nn.RMSNorm, width, c.number("layer_norm_epsilon", 1e-6))
-    mlp = _feed(c, width)
     embed, head = nn.Embedding(vocabulary, width), nn.Linear(width, vocabulary, bias=False)
     both = Buckets(queries, ranges=ranges, farthest=farthest)
     past = PastBuckets(queries, ranges=ranges, farthest=farthest)
     attn = partial(Attention, width, heads, score=Score(1.0, causal=False, bias=both))
     masked = partial(Attention, width, heads, score=Score(1.0, bias=past))
     cross = partial(CrossAttention, width, heads, score=Score(1.0, causal=False))
-    count = c.count("num_layers", most=MOST_LAYERS)
-    encoder = [PreNorm(norm(), attn(), norm(), mlp()) for _ in range(count)]
-    decoder = [
-        CrossPreNorm(norm(), masked(), norm(), cross(), norm(), mlp())
-        for _ in range(c.count("num_decoder_layers", count, most=MOST_LAYERS))
-    ]
+    encoder = [PreNorm(norm(), attn(), norm(), mlp()) for _ in range(depths[0])]
+    decoder = [CrossPreNorm(norm(), masked(), norm(), cross(), norm(), mlp()) for _ in range(depths[1])]
     last: nn.Module = head
-    if _tied(c):
+    if tied:
         head.weight = embed.weight
         last = nn.Sequential(Scale(width**-0.5), head)
-    start = c.count("decoder_start_token_id", 0, least=0, most=vocabulary - 1)
     return EncoderDecoder(
         Encoder(embed, encoder, norm(), bias=both), Decoder(embed, decoder, norm(), last, bias=past), (start,)
     )
