@@ -59,6 +59,8 @@ INERT = frozenset(
     sep_token sep_token_id eod_token_id mask_token_id use_loss_mask flash_atten flash_atten_llama_style
     init_method_std use_scaled_init_for_output_weights deep_init original_vocab_size fp32_layernorm
     fp32_embedding fp32_tokentypes lr lr_decay_style weight_decay clip_grad warmup
+    encoder_layerdrop decoder_layerdrop classif_dropout forced_bos_token_id forced_eos_token_id bad_words_ids
+    force_bos_token_to_be_generated add_bias_logits replacing_rate student_encoder_layers student_decoder_layers
     arch source_lang target_lang left_pad_source left_pad_target bos unk
     """.split()
 )

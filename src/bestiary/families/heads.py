@@ -25,9 +25,9 @@ Attach = Callable[[Config, Any, bool], None]
 class Heads:
     """The heads of a class of models.
 
-    attach: the published path of a head's matrix -> what puts the head in place. named: how the name of an
-    architecture ends -> the paths that it must have. rules: the names of their tensors, where a family's own
-    rules do not have them.
+    attach: the published path of a head's matrix, or the whole name of a tensor -> what puts the head in
+    place. named: how the name of an architecture ends -> the paths that it must have. rules: the names of
+    their tensors, where a family's own rules do not have them.
     """
 
     attach: Mapping[str, Attach]
@@ -78,7 +78,9 @@ def headed(
     """
     known = set(names)
     expected = expects(heads, architectures)
-    found = [path for path in heads.attach if _has(known, f"{path}.weight") or path in expected]
+    found = [
+        path for path in heads.attach if path in known or _has(known, f"{path}.weight") or path in expected
+    ]
     if not found:
         return rules, build
 
