@@ -6,7 +6,7 @@ that is not known here is refused. A folder that names none is GPT-2's, whose fo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from ..errors import TokenizerError
 from ..files import paths
 from . import hf, patterns, stream
+from .around import Around
 from .boundary import MAX_FILE, reading
 from .declared import Declared
 from .pipeline import Added, Model, Pipeline, PipelineTokenizer, Special
@@ -26,6 +27,7 @@ class _Class:
     """What a tokenizer class does beside the files.
 
     named: its own special tokens. ending: what a word's last token ends in, where tokens are no bytes.
+    around: what stands around texts, made of BOS and EOS.
     """
 
     pre_tokenizer: Json
@@ -34,6 +36,7 @@ class _Class:
     add_bos: bool = False
     add_eos: bool = False
     ending: str | None = None
+    around: Callable[[int, int], Around] | None = None
 
 
 _COMMON = frozenset([*range(0x20, 0x7F), *range(0x80, 0xC0)])
@@ -44,7 +47,13 @@ _CLASSES = {
     "CodeGen": _GPT2,
     "GPTNeoX": _Class(patterns.GPT2, _END, patterns.NFC),
     "Qwen2": _Class(patterns.QWEN2, {"eos_token": "<|endoftext|>"}, patterns.NFC),
-    "Roberta": _Class(patterns.GPT2, {"bos_token": "<s>", "eos_token": "</s>"}, add_bos=True, add_eos=True),
+    "Roberta": _Class(
+        patterns.GPT2,
+        {"bos_token": "<s>", "eos_token": "</s>", "mask_token": "<mask>"},
+        add_bos=True,
+        add_eos=True,
+        around=Around.roberta,
+    ),
     # GPT-1 as transformers has it without spaCy and ftfy: BERT's way of splitting words.
     "OpenAIGPT": _Class(
         {"type": "BertPreTokenizer"},
@@ -96,6 +105,8 @@ def build(vocab: Json, merges: str, said: Declared, *, control: Mapping[str, int
         add_eos=known.add_eos,
         defaults=known.named,
     )
+    if known.around is not None and special.bos is not None and special.eos is not None:
+        special = replace(special, around=known.around(special.bos, special.eos))
     added = tuple(said.added.values())
     if known.ending is None:
         model = Model("BPE", vocab, merges=pairs)

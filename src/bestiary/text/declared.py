@@ -84,6 +84,7 @@ class Declared:
             add_bos=bos is not None and (add_bos if bos_flag is None else bos_flag),
             add_eos=eos is not None and (add_eos if eos_flag is None else eos_flag),
             control={**controls, **known, **written},
+            mask=vocab.get(named.get("mask_token", "")),
         )
 
     def _end(self, key: str, named: Mapping[str, str], vocab: Mapping[str, int]) -> int | None:

@@ -138,6 +138,7 @@ class _Vocabulary:
             add_bos=bos is not None and self.flag("add_bos_token", add_bos),
             add_eos=eos is not None and self.flag("add_eos_token", add_eos),
             control={self.tokens[number]: number for number in numbers} | dict(self._control),
+            mask=self.token("mask"),
         )
 
 

@@ -11,12 +11,13 @@ import base64
 import binascii
 import itertools
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import TokenizerError
 from ..files import paths
-from . import declared, patterns, stream
+from . import around, declared, patterns, stream
 from .boundary import MAX_FILE, reading
 from .modelproto import check_charsmap
 from .pipeline import Model, Pipeline, PipelineTokenizer, Steps
@@ -33,6 +34,7 @@ _TOP = {
     "post_processor",
     "decoder",
 }
+_MASKS = ("[MASK]", "<mask>")
 _BYTE_LEVEL = {"add_prefix_space", "trim_offsets", "use_regex"}
 _METASPACE = {"replacement", "add_prefix_space", "prepend_scheme", "split", "str_rep"}
 
@@ -101,16 +103,22 @@ def build(file: Json, said: declared.Declared, *, control: Mapping[str, int]) ->
         pre_tokenizer=_part("pre-tokenizer", file.get("pre_tokenizer"), _PRE_TOKENIZERS, "pretokenizers"),
         added=tuple(added),
     )
-    first, last = _wrapped(file.get("post_processor"))
-    names = {"bos_token": first, "eos_token": last}
+    wrapped = around.read(file.get("post_processor"))
+    first, last = (None, None) if wrapped is None else around.ends(wrapped[0])
+    vocab = model.vocab | {token.content: token.id for token in added}
+    marked = {token.content: token.id for token in added if token.special}
+    # Of the special tokens the file names none; the two that hide words have two spellings in all files.
+    names = {"bos_token": first, "eos_token": last, "mask_token": next(filter(marked.get, _MASKS), None)}
     special = said.special(
-        model.vocab | {token.content: token.id for token in added},
-        {token.content: token.id for token in added if token.special} | dict(control),
+        vocab,
+        marked | dict(control),
         add_bos=first is not None,
         add_eos=last is not None,
         defaults={key: name for key, name in names.items() if name},
         whole=[token.content for token in added],
     )
+    if wrapped is not None and (special.add_bos, special.add_eos) == (first is not None, last is not None):
+        special = replace(special, around=around.Around.of(*wrapped, vocab))
     return PipelineTokenizer(pipeline, special, skip={token.id for token in added if token.special})
 
 
@@ -350,30 +358,3 @@ def _step_by_token(part: Json) -> Callable[[bool], stream.Step]:
             suffix = _typed("decoder", part, "suffix", str, "</w>")
             return lambda continues: stream.WordEnd(suffix)
     raise TokenizerError(f"decoder {part['type']} is not known at this place among the decoders")
-
-
-def _wrapped(value: object) -> tuple[str | None, str | None]:
-    """Return the one special token that the post-processor puts before a text, and the one after it."""
-    if value is None:
-        return None, None
-    part = _object("post_processor", value)
-    match part.get("type"):
-        case "ByteLevel":
-            return None, None
-        case "Sequence":
-            found = [_wrapped(one) for one in _typed("post_processor", part, "processors", list, None)]
-            return next((one for one in found if any(one)), (None, None))
-        case "BertProcessing" | "RobertaProcessing":
-            ends = [part.get("cls"), part.get("sep")]
-            names = [end[0] if isinstance(end, list) and end else None for end in ends]
-        case "TemplateProcessing":
-            single = _typed("post_processor", part, "single", list, None)
-            marks = [_at(_at(item, "SpecialToken"), "id") for item in single]
-            middle = next(
-                (i for i, item in enumerate(single) if _at(item, "Sequence") is not None), len(single)
-            )
-            names = [marks[0] if middle == 1 else None, marks[-1] if middle == len(marks) - 2 else None]
-        case kind:
-            raise TokenizerError(f"post-processor {str(kind)[:80]!r} is not known here. Update bestiary")
-    first, last = (name if isinstance(name, str) else None for name in names)
-    return first, last

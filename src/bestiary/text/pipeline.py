@@ -1,14 +1,13 @@
 """Tokenizers built from the parts that the `tokenizers` library knows: BPE, Unigram and WordPiece.
 
 tokenizer.json, GGUF's embedded vocabularies, vocab.json with merges.txt and vocab.txt all come to one
-Pipeline, in
-tokenizer.json's own words, and are built in memory here. Two library tokenizers serve one pipeline: `literal`
-does not know the control tokens at all, so no text whatever can give their ids, and `parsing` knows all.
+Pipeline, in tokenizer.json's own words, and are built in memory here. Several library tokenizers serve one
+pipeline: one does not know the control tokens at all, so no text whatever can give their ids, one knows all,
+and others those that are asked for, as the one that hides a word.
 """
 
 from __future__ import annotations
 
-import functools
 import json
 import secrets
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -20,6 +19,7 @@ from tokenizers import models
 
 from ..errors import TokenizerError
 from . import stream
+from .around import Around
 from .boundary import checked, guarded
 
 Json = dict[str, Any]
@@ -40,13 +40,25 @@ class Added:
 
 @dataclass(frozen=True)
 class Special:
-    """What a tokenizer's tokens are for. control: spelling -> id; text never gives one of these ids."""
+    """What a tokenizer's tokens are for. control: spelling -> id; text never gives one of these ids.
+
+    mask: the token that stands for a hidden one. around: what stands around a text, where it is more than BOS
+    and EOS.
+    """
 
     bos: int | None = None
     eos: int | None = None
     add_bos: bool = False
     add_eos: bool = False
     control: Mapping[str, int] = field(default_factory=dict)
+    mask: int | None = None
+    around: Around | None = None
+
+    @property
+    def wrapping(self) -> Around:
+        """What stands around a text, and around two."""
+        ends = (self.bos if self.add_bos else None, self.eos if self.add_eos else None)
+        return self.around or Around.plain(*ends)
 
 
 @dataclass(frozen=True)
@@ -131,6 +143,16 @@ class Model:
         return replace(self, vocab=vocab, scores=scores)
 
 
+@dataclass(frozen=True)
+class Located:
+    """A token of a text: characters start to end of it, and which of its words they are in."""
+
+    id: int
+    start: int
+    end: int
+    word: int | None
+
+
 Steps = Callable[[bool], list[stream.Step]]  # continues -> the decoder's steps
 
 
@@ -156,6 +178,7 @@ class PipelineTokenizer:
         control = {name: number for name, number in special.control.items() if name != pipeline.model.unk}
         self.bos, self.eos = special.bos, special.eos
         self.add_bos, self.add_eos = special.add_bos, special.add_eos
+        self.mask, self.around = special.mask, special.wrapping
         self.control: Mapping[str, int] = control
         known = {token.content for token in pipeline.added}
         extra = [Added(number, name) for name, number in control.items() if name not in known]
@@ -167,31 +190,46 @@ class PipelineTokenizer:
         self._steps = pipeline.steps
         parts = {"normalizer": pipeline.normalizer, "pre_tokenizer": pipeline.pre_tokenizer}
         self._skeleton = json.dumps(_NOTHING | parts)
+        self._model = model
         with guarded("the tokenizer cannot be built"):
             self._full = model.build()
-            # One model serves both ways unless it could make a control token out of text.
-            literal = model.without(control).build() if model.gives(control) else self._full
-            plain = [token for token in self._added if not (token.special or token.content in control)]
-            self._literal = self._assemble(literal, plain)
+            self._finding: dict[frozenset[str] | None, tokenizers.Tokenizer] = {}
+            self._library(frozenset())
 
-    def _assemble(self, model: models.Model, added: Iterable[Added]) -> tokenizers.Tokenizer:
-        built = tokenizers.Tokenizer.from_str(self._skeleton)
-        built.model = model
-        built.add_tokens([_library_token(token) for token in added])
-        return built
+    def _library(self, found: frozenset[str] | None) -> tokenizers.Tokenizer:
+        """Return the library's tokenizer that finds these control tokens in a text; None is all of them."""
+        if found not in self._finding:
+            text = frozenset[str]() if found is None else self.control.keys() - found
+            # One model serves every way unless it could make a control token out of text.
+            model = self._model.without(text).build() if text and self._model.gives(text) else self._full
+            built = tokenizers.Tokenizer.from_str(self._skeleton)
+            built.model = model
+            built.add_tokens([_library_token(one) for one in self._added if self._is_found(one, found)])
+            self._finding[found] = built
+        return self._finding[found]
 
-    @functools.cached_property
-    def _parsing(self) -> tokenizers.Tokenizer:
-        with guarded("the tokenizer cannot be built"):
-            return self._assemble(self._full, self._added)
+    def _is_found(self, token: Added, found: frozenset[str] | None) -> bool:
+        plain = not (token.special or token.content in self.control)
+        return found is None or plain or token.content in found
 
-    def encode(self, text: str, *, control: bool = False) -> list[int]:
-        """Return the ids of a text; see `Tokenizer.encode`."""
+    def _encoded(self, text: str, control: bool | Collection[str]) -> tokenizers.Encoding:
         checked(text)
+        found = None if control is True else frozenset(control or ()).intersection(self.control)
+        with guarded("the tokenizer cannot be built"):
+            library = self._library(found)
         with guarded("the text cannot be encoded"):
-            library = self._parsing if control else self._literal
-            ids: list[int] = library.encode(text, add_special_tokens=False).ids
-            return ids
+            return library.encode(text, add_special_tokens=False)
+
+    def encode(self, text: str, *, control: bool | Collection[str] = False) -> list[int]:
+        """Return the ids of a text; see `Tokenizer.encode`."""
+        ids: list[int] = self._encoded(text, control).ids
+        return ids
+
+    def locate(self, text: str) -> list[Located]:
+        """Return the tokens of a text with their places in it; see `Locates`."""
+        found = self._encoded(text, False)
+        places = zip(found.ids, found.offsets, found.word_ids, strict=True)
+        return [Located(id, *_trimmed(text, *span), word) for id, span, word in places]
 
     def decode(self, ids: Iterable[int], *, control: bool = False, continues: bool = False) -> str:
         """Return the text of ids; see `Tokenizer.decode`."""
@@ -216,6 +254,11 @@ class PipelineTokenizer:
 
 _NOTHING: Json = {"version": "1.0", "added_tokens": [], "model": {"type": "BPE", "vocab": {}, "merges": []}}
 _NOTHING |= dict.fromkeys(("truncation", "padding", "post_processor", "decoder"))
+
+
+def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
+    """Leave out the white space that a token begins with: byte-level BPE's and SentencePiece's do."""
+    return end - len(text[start:end].lstrip()), end
 
 
 def _library_token(token: Added) -> tokenizers.AddedToken:

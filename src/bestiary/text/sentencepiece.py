@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,6 +55,7 @@ class SentencePieceTokenizer:
         }
         self.bos, self.eos = special.bos, special.eos
         self.add_bos, self.add_eos = special.add_bos, special.add_eos
+        self.mask, self.around = special.mask, special.wrapping
         pieces = {piece: number for number, piece in enumerate(proto.pieces)}
         for name, number in self.control.items():
             if pieces.get(name, number) != number:
@@ -68,7 +69,7 @@ class SentencePieceTokenizer:
         names |= {token.id: token.content for token in self._tokens.values()}
         self._names: Mapping[int, str] = names
         self.vocab_size = max(len(proto.pieces), *(number + 1 for number in names), 0)
-        outside = [
+        self._outside = outside = [
             one.content
             for one in self._tokens.values()
             if one.id not in self._controls and (one.id >= len(types) or one.content != proto.pieces[one.id])
@@ -84,10 +85,12 @@ class SentencePieceTokenizer:
     def _unprefixed(self) -> sentencepiece.SentencePieceProcessor:
         return _library(replace(self._proto, add_dummy_prefix=False))
 
-    def encode(self, text: str, *, control: bool = False) -> list[int]:
+    def encode(self, text: str, *, control: bool | Collection[str] = False) -> list[int]:
         """Return the ids of a text; see `Tokenizer.encode`."""
         checked(text)
-        marks = self._marks if control else self._whole
+        marks = self._marks if control is True else self._whole
+        if control is not True and control:
+            marks = any_of([*self._outside, *self.control.keys() & set(control)])
         with guarded("the text cannot be encoded"):
             if marks is None:
                 return self._words(text)

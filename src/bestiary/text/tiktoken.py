@@ -12,7 +12,7 @@ import functools
 import hashlib
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -136,6 +136,7 @@ class TiktokenTokenizer:
     def __init__(self, ranks: dict[bytes, int], system: System, special: Special) -> None:
         self.bos, self.eos = special.bos, special.eos
         self.add_bos, self.add_eos = special.add_bos, special.add_eos
+        self.mask, self.around = special.mask, special.wrapping
         if taken := [name for name, number in special.control.items() if number < len(ranks)]:
             raise TokenizerError(f"control token {taken[0][:80]!r} has the id of an ordinary token")
         self.control: Mapping[str, int] = dict(special.control)
@@ -160,13 +161,14 @@ class TiktokenTokenizer:
         """The same vocabulary, taking each text as one word."""
         return self._encoding(r"(?s:.+)")
 
-    def encode(self, text: str, *, control: bool = False) -> list[int]:
+    def encode(self, text: str, *, control: bool | Collection[str] = False) -> list[int]:
         """Return the ids of a text; see `Tokenizer.encode`."""
         text = self._normal(checked(text))
         with guarded("the text cannot be encoded"):
-            if not control or self._marks is None:
+            marks = self._marks if control is True else any_of(self.control.keys() & set(control or ()))
+            if marks is None:
                 return self._words(text)
-            return [one for ids in self._segments(text, self._marks) for one in ids]
+            return [one for ids in self._segments(text, marks) for one in ids]
 
     def _segments(self, text: str, marks: re.Pattern[str]) -> Iterator[list[int]]:
         at = 0

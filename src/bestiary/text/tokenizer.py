@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ..errors import TokenizerError
 from ..files import paths
 from . import declared
+from .around import Around
 from .boundary import MAX_FILE, reading
+from .pipeline import Located
 from .stream import StreamDecoder
 
 _LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf")  # the first part of a split file has the keys
@@ -22,8 +24,9 @@ class Tokenizer(Protocol):
     vocab_size: one more than the largest id. bos, eos: the ids that begin and end a document, None where
     there are none. add_bos, add_eos: does the published tokenizer put them around a text by default; `encode`
     never does.
-    control: spelling -> id of each token that stands for no text of its own (turns, BOS, EOS, padding,
-    sentinels).
+    around: what it puts around a text, and around two. control: spelling -> id of each token that stands for
+    no text of its own (turns, BOS, EOS, padding, sentinels). mask: the id of the one that stands for a hidden
+    token.
     """
 
     @property
@@ -37,13 +40,17 @@ class Tokenizer(Protocol):
     @property
     def add_eos(self) -> bool: ...
     @property
+    def around(self) -> Around: ...
+    @property
     def control(self) -> Mapping[str, int]: ...
+    @property
+    def mask(self) -> int | None: ...
 
-    def encode(self, text: str, *, control: bool = False) -> list[int]:
+    def encode(self, text: str, *, control: bool | Collection[str] = False) -> list[int]:
         """Return the ids of a text, without BOS or EOS.
 
-        control: spellings of control tokens in the text become these tokens. Otherwise they are text like any
-        other, and no text whatever gives a control token's id.
+        control: spellings of control tokens in the text become these tokens; of some, where they are named.
+        Otherwise they are text like any other, and no text whatever gives a control token's id.
         Raises TokenizerError: half of a surrogate pair in the text, or more than 4 million characters.
         """
 
@@ -61,6 +68,14 @@ class Tokenizer(Protocol):
 
     def piece(self, token: int) -> bytes:
         """Return the bytes that a token adds inside a text, which may be half a character; or its name."""
+
+
+@runtime_checkable
+class Locates(Protocol):
+    """A tokenizer that also tells where in a text its tokens stand."""
+
+    def locate(self, text: str) -> list[Located]:
+        """Return the tokens of a text, without BOS or EOS, with their places in it."""
 
 
 def open_tokenizer(path: Path | str, *, control: Mapping[str, int] | None = None) -> Tokenizer:

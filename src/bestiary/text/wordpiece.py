@@ -7,11 +7,13 @@ and characters are lowered and accents stripped unless tokenizer_config.json say
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import TokenizerError
 from ..files import paths
 from . import hf, stream
+from .around import Around
 from .boundary import MAX_FILE, reading
 from .declared import Declared
 from .pipeline import Added, Model, Pipeline, PipelineTokenizer, Special
@@ -95,4 +97,6 @@ def build(
         pre_tokenizer={"type": "BertPreTokenizer"},
         added=(Added(vocab[unk], unk), *(token for token in added if token.content != unk)),
     )
+    if special.add_bos and special.add_eos and special.bos is not None and special.eos is not None:
+        special = replace(special, around=Around.bert(special.bos, special.eos))
     return PipelineTokenizer(pipeline, special, skip={vocab[unk]})
