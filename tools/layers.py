@@ -15,6 +15,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("formats",),
     ("config", "files", "kernels"),
     ("prompt",),
+    ("cache",),
     ("context",),
     ("bricks",),
     ("models", "tensors", "swap", "adapters"),

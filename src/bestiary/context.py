@@ -10,13 +10,14 @@ context says what is there. Three contexts share one protocol:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from .cache import Cache, Pool
 from .errors import RequestError
 from .kernels.attention import Score, Sight, attention
 from .prompt import Memory, Project, Prompt, Slot
@@ -24,14 +25,6 @@ from .prompt import Memory, Project, Prompt, Slot
 __all__ = ["Cache", "Context", "Full", "Memory", "Paged", "Pool", "Prompt", "Score", "Slot", "Stream"]
 
 T = TypeVar("T")
-
-
-class HasSlots(Protocol):
-    """Anything a cache can be made for: a model."""
-
-    def slots(self) -> list[Slot]:
-        """Return one Slot an attention layer, in order."""
-        ...
 
 
 @runtime_checkable
@@ -53,6 +46,11 @@ class Context(Protocol):
     @property
     def segments(self) -> Tensor | None:
         """Which segment of its text each token is in, int64 (*L); None where all are in the first."""
+        ...
+
+    @property
+    def docked(self) -> tuple[Tensor, Tensor] | None:
+        """What stands in place of embedded tokens, (*L, width), and where, bool (*L); None: nothing does."""
         ...
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
@@ -96,6 +94,11 @@ class _Rectangle(_Step):
     @property
     def segments(self) -> Tensor | None:
         return None if self.prompt is None else self.prompt.segment(self.positions)
+
+    @property
+    def docked(self) -> tuple[Tensor, Tensor] | None:
+        docked = None if self.prompt is None else self.prompt.docked
+        return None if docked is None else docked.at(self.positions)
 
     def recall(self, slot: Slot, q: Tensor, project: Project, score: Score) -> Tensor:
         return _source(self.prompt).attend(slot, q, project, score)
@@ -158,55 +161,6 @@ def _sight(
     return Sight(q_pos, k_pos, seen, lengths=lengths, prefix=prefix, since=since)
 
 
-def _room(
-    model: HasSlots, rows: int, length: int, kind: Mapping[str, Any]
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Return zeros (rows, length, heads, channels) for the keys and for the values of each slot.
-
-    Zeros, not empty: a masked key still enters the product with weight 0, and 0 * NaN is NaN.
-    """
-    slots = model.slots()
-    k = [torch.zeros(rows, length, slot.heads, slot.dim, **kind) for slot in slots]
-    dims = [slot.dim if slot.values is None else slot.values for slot in slots]
-    return k, [
-        torch.zeros(rows, length, slot.heads, dim, **kind) for slot, dim in zip(slots, dims, strict=True)
-    ]
-
-
-@dataclass
-class Cache:
-    """Keys and values of a fixed set of sequences: one rectangle (B, capacity, kv heads, dim) a layer."""
-
-    k: list[Tensor]
-    v: list[Tensor]
-
-    @classmethod
-    def empty(
-        cls,
-        model: HasSlots,
-        batch: int,
-        length: int,
-        *,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
-    ) -> Self:
-        """Return room for `length` tokens in each of `batch` sequences."""
-        return cls(*_room(model, batch, length, {"dtype": dtype, "device": device}))
-
-    @property
-    def capacity(self) -> int:
-        """How many tokens of each sequence fit."""
-        return self.k[0].shape[1]
-
-    def grow(self, length: int) -> None:
-        """Make room for `length` tokens, keeping what is there."""
-        if length > self.capacity:
-            for tensors in (self.k, self.v):
-                for i, old in enumerate(tensors):
-                    tensors[i] = old.new_zeros((old.shape[0], length, *old.shape[2:]))
-                    tensors[i][:, : old.shape[1]] = old
-
-
 @dataclass
 class Stream(_Rectangle):
     """One rectangle of sequences over a Cache, extended by t tokens a step.
@@ -264,27 +218,6 @@ class Stream(_Rectangle):
 
 
 @dataclass
-class Pool:
-    """Pages of keys and values that many sequences share: (pages, page size, kv heads, dim) a layer."""
-
-    k: list[Tensor]
-    v: list[Tensor]
-
-    @classmethod
-    def empty(
-        cls,
-        model: HasSlots,
-        pages: int,
-        size: int,
-        *,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
-    ) -> Self:
-        """Return `pages` pages of `size` tokens."""
-        return cls(*_room(model, pages, size, {"dtype": dtype, "device": device}))
-
-
-@dataclass
 class Paged(_Step):
     """Tokens of many sequences laid end to end, over pages of a Pool.
 
@@ -325,6 +258,18 @@ class Paged(_Step):
         rows = [self.positions[None, a:b] for a, b in self.spans]
         each = [prompt.segment(row) for prompt, row in zip(prompts, rows, strict=True)]
         return torch.cat([(0 * row if s is None else s)[0] for s, row in zip(each, rows, strict=True)])
+
+    @property
+    def docked(self) -> tuple[Tensor, Tensor] | None:
+        have = [prompt.docked for prompt in self.prompts or () if prompt.docked is not None]
+        if not have:
+            return None
+        vectors = have[0].vectors.new_zeros(*self.positions.shape, have[0].vectors.shape[-1])
+        where = torch.zeros_like(self.positions, dtype=torch.bool)
+        for (a, b), prompt in zip(self.spans, self.prompts or (), strict=True):
+            if prompt.docked is not None:
+                (vectors[a:b],), (where[a:b],) = prompt.docked.at(self.positions[None, a:b])
+        return vectors, where
 
     def recall(self, slot: Slot, q: Tensor, project: Project, score: Score) -> Tensor:
         out = torch.empty_like(q)

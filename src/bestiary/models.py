@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from types import EllipsisType
 
 import torch
 from torch import Tensor, nn
 
-from .bricks import CrossAttention, Remembers, Slotted, Unplaced
+from .bricks import CrossAttention, Docks, Remembers, Slotted, Unplaced
 from .context import Context, Full, Memory, Prompt, Slot
+from .errors import RequestError
+from .prompt import Docked
 
 # An index into (*L, width): which positions are worth the head. Ellipsis is all of them.
 Pick = EllipsisType | tuple[slice | int | Tensor, ...]
@@ -113,6 +116,56 @@ class Encoder(Stack):
         first = 0 if seen is None else seen.int().argmax(-1)
         rows = torch.arange(len(states), device=states.device)
         return self.judge(self.pooler(states[rows, first]))  # type: ignore[no-any-return]
+
+
+class SemiCausal(Decoder):
+    """A decoder of texts in which spans are read by an encoder first, each as a whole: MetaLM.
+
+    Hao et al., 2022, arXiv 2206.06336. What the encoder makes of a span, through the connector, stands in
+    place of the span's embedded tokens; the decoder sees all of it, from the left. longest: the most tokens
+    of a span.
+    """
+
+    def __init__(
+        self,
+        embed: nn.Module,
+        layers: Iterable[nn.Module],
+        norm: nn.Module | None,
+        head: nn.Module,
+        *,
+        encoder: Encoder,
+        connector: nn.Module,
+        longest: int,
+        positions: nn.Module | None = None,
+    ) -> None:
+        super().__init__(embed, layers, norm, head, positions=Docks(positions or Unplaced()))
+        self.encoder, self.connector, self.longest = encoder, connector, longest
+
+    def prompt(self, tokens: Tensor, seen: Tensor | None = None, spans: Tensor | None = None) -> Prompt:
+        """Read whole prompts, int64 (B, T), and encode their spans.
+
+        seen: which tokens are real, bool (B, T). spans: the number of the span that each token is in, int64
+        (B, T), 0 for none. Raises RequestError for a span that is too long.
+        """
+        begin = super().prompt(tokens, seen)
+        if spans is None or not spans.any():
+            return begin
+        row, at = spans.nonzero(as_tuple=True)
+        numbers = row * (spans.max() + 1) + spans[row, at]
+        _, which, sizes = torch.unique_consecutive(numbers, return_inverse=True, return_counts=True)
+        if (most := int(sizes.max())) > self.longest:
+            raise RequestError(f"a span of {most} tokens is longer than the {self.longest} that are encoded")
+        place = torch.arange(len(row), device=row.device) - (sizes.cumsum(0) - sizes)[which]
+        sources = tokens.new_zeros(len(sizes), most)  # a row for each span
+        sources[which, place] = tokens[row, at]
+        real = torch.arange(most, device=row.device) < sizes[:, None]
+        states = self.connector(self.encoder.hidden(sources, Full.of(sources, real)))
+        stands = at if seen is None else (seen.cumsum(1) - 1)[row, at]  # by position, padding aside
+        vectors = states.new_zeros(*tokens.shape, states.shape[-1])
+        vectors[row, stands] = states[which, place]
+        where = torch.zeros_like(tokens, dtype=torch.bool)
+        where[row, stands] = True
+        return replace(begin, docked=Docked(vectors, where))
 
 
 class EncoderDecoder(nn.Module):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -60,6 +61,24 @@ class Memory:
 
 
 @dataclass(frozen=True, eq=False)
+class Docked:
+    """Vectors that stand in place of embedded tokens.
+
+    vectors (B, n, width) and where they stand, bool (B, n), both by position; beyond n nothing does.
+    """
+
+    vectors: Tensor
+    where: Tensor
+
+    def at(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return vectors (B, t, width), and where they count, of the tokens at positions (B, t)."""
+        rows = torch.arange(len(positions), device=positions.device)[:, None]
+        count = self.where.shape[1]
+        places = positions.clamp_max(count - 1)
+        return self.vectors[rows, places], self.where[rows, places] & (positions < count)
+
+
+@dataclass(frozen=True, eq=False)
 class Prompt:
     """What a model must know of how each sequence begins, for as long as it grows: its prompt() reads it.
 
@@ -69,7 +88,8 @@ class Prompt:
     -1 where its filling stands after the text. stretch: a factor on the rotary base that was chosen by the
     prompt's length (Qwen). since: int64 (B, n): the first position that the token at each position sees; what
     the last of them sees, all later ones do. segments: int64 (B, n): which segment the token at each position
-    is in (BERT's token types), later ones as the last. memory: the source that an encoder has read.
+    is in (BERT's token types), later ones as the last. docked: what stands in place of embedded tokens.
+    memory: the source that an encoder has read.
     """
 
     length: Tensor
@@ -78,6 +98,7 @@ class Prompt:
     stretch: Tensor | None = None
     since: Tensor | None = None
     segments: Tensor | None = None
+    docked: Docked | None = None
     memory: Memory | None = None
 
     def continues(self, other: Prompt) -> bool:
@@ -85,7 +106,7 @@ class Prompt:
         pairs = ((getattr(self, name), getattr(other, name)) for name in ("prefix", "blank", "stretch"))
         same = all(a is b or (a is not None and b is not None and torch.equal(a, b)) for a, b in pairs)
         alone = all(prompt.since is None and prompt.segments is None for prompt in (self, other))
-        return same and alone and self.memory is other.memory
+        return same and alone and self.docked is other.docked and self.memory is other.memory
 
     def first_seen(self, positions: Tensor) -> Tensor | None:
         """Return the first position that each token sees, like positions (B, t); None when that is 0."""
@@ -97,15 +118,16 @@ class Prompt:
 
     def repeated(self, times: int) -> Prompt:
         """Return the prompts of a batch in which each row stands `times` times in turn; a source but once."""
-        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "memory"}
-        return replace(
-            self,
-            **{
-                name: value.repeat_interleave(times, 0)
-                for name, value in tensors.items()
-                if value is not None
-            },
-        )
+        tensors = {
+            f.name: value
+            for f in fields(self)
+            if f.name not in ("docked", "memory") and (value := getattr(self, f.name)) is not None
+        }
+        repeated: dict[str, Any] = {k: value.repeat_interleave(times, 0) for k, value in tensors.items()}
+        if self.docked is not None:
+            both = (self.docked.vectors, self.docked.where)
+            repeated["docked"] = Docked(*(value.repeat_interleave(times, 0) for value in both))
+        return replace(self, **repeated)
 
 
 def _at(values: Tensor, positions: Tensor) -> Tensor:

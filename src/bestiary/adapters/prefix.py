@@ -85,6 +85,10 @@ class Prefixed:
     def segments(self) -> Tensor | None:
         return self.inner.segments
 
+    @property
+    def docked(self) -> tuple[Tensor, Tensor] | None:
+        return self.inner.docked
+
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
         return self.inner.once(key, make)
 

@@ -7,6 +7,7 @@ from .blocks import (
     CrossPostNorm,
     CrossPreNorm,
     DeepNorm,
+    DeepPostNorm,
     InnerNorm,
     Parallel,
     PostNorm,
@@ -17,7 +18,10 @@ from .blocks import (
 )
 from .convolutions import Convolution, FilteredAttention, LocalFilter
 from .ends import (
+    Aimed,
+    Blanked,
     Cap,
+    Docks,
     Learned,
     MaskedHead,
     NormedHead,
@@ -54,10 +58,12 @@ from .sinusoids import Sinusoids, SplitSinusoids, TimingSignal
 __all__ = [
     "MLP",
     "ALiBi",
+    "Aimed",
     "Attention",
     "BlankReader",
     "BlankRotary",
     "BlankRotary2D",
+    "Blanked",
     "Buckets",
     "Cap",
     "ClippedAttention",
@@ -66,6 +72,8 @@ __all__ = [
     "CrossPostNorm",
     "CrossPreNorm",
     "DeepNorm",
+    "DeepPostNorm",
+    "Docks",
     "DynamicNTK",
     "Factors",
     "FilteredAttention",

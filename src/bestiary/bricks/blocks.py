@@ -108,6 +108,14 @@ class DeepNorm(PreNorm):
         return self.alpha * z + self.mlp(z)  # type: ignore[no-any-return]
 
 
+class DeepPostNorm(DeepNorm):
+    """x = norm(alpha x + attn(x)); norm(alpha x + mlp(x)): DeepNet, arXiv 2203.00555, as first written."""
+
+    def forward(self, x: Tensor, ctx: Context) -> Tensor:
+        x = self.attn_norm(self.alpha * x + self.attn(x, ctx))
+        return self.mlp_norm(self.alpha * x + self.mlp(x))  # type: ignore[no-any-return]
+
+
 class CrossPreNorm(nn.Module):
     """x = x + attn(norm x); x = x + cross(norm x); x + mlp(norm x): T5, arXiv 1910.10683."""
 

@@ -77,6 +77,24 @@ class Segmented(Learned):
         return self.norm(x)  # type: ignore[no-any-return]
 
 
+class Docks(nn.Module):
+    """Positions added to a stream in which vectors stand in place of some embedded tokens.
+
+    They may come from an encoder of text, images or sound: MetaLM, arXiv 2206.06336. positions: what is added
+    to tokens and vectors alike.
+    """
+
+    def __init__(self, positions: nn.Module) -> None:
+        super().__init__()
+        self.inner = positions
+
+    def forward(self, x: Tensor, ctx: Context) -> Tensor:
+        if (docked := ctx.docked) is not None:
+            vectors, where = docked
+            x = torch.where(where[..., None], vectors.to(x.dtype), x)
+        return self.inner(x, ctx)  # type: ignore[no-any-return]
+
+
 class SoftPrompted(nn.Module):
     """Embeds tokens, and prompts that were learned in place of words: token -i is the i-th of those.
 
@@ -93,6 +111,34 @@ class SoftPrompted(nn.Module):
         return torch.where((tokens < 0)[..., None], learned, self.words(tokens.clamp_min(0)))
 
 
+class Blanked(nn.Module):
+    """Embeds tokens; the padding reads as zeros, whatever its row holds: tensor2tensor, modalities.py.
+
+    Its answers begin with the padding. tokens int64 (*L) -> (*L, width).
+    """
+
+    def __init__(self, vocabulary: int, width: int, *, padding: int = 0) -> None:
+        super().__init__()
+        self.words, self.padding = nn.Embedding(vocabulary, width), padding
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.words(tokens) * (tokens != self.padding)[..., None]  # type: ignore[no-any-return]
+
+
+class Aimed(nn.Module):
+    """x plus the vector of one of so many kinds of answers, the same at every position: tensor2tensor.
+
+    rows: kinds; row: the one that is wanted (transformer.py, transformer_prepare_encoder). x (*L, width).
+    """
+
+    def __init__(self, rows: int, width: int, *, row: int) -> None:
+        super().__init__()
+        self.table, self.row = nn.Embedding(rows, width), row
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.table(torch.tensor(self.row, device=x.device))  # type: ignore[no-any-return]
+
+
 class NormedHead(nn.Linear):
     """Logits by the direction of each row of the weight alone: Baichuan 2, arXiv 2309.10305."""
 
@@ -104,12 +150,17 @@ class NormedHead(nn.Linear):
 
 
 class MaskedHead(nn.Module):
-    """Logits of what a mask hides: out(norm(act(dense x))), BERT, arXiv 1810.04805. x (*L, width)."""
+    """Logits of what a mask hides: out(norm(act(dense x))), BERT, arXiv 1810.04805. x (*L, width).
 
-    def __init__(self, width: int, vocabulary: int, act: Activation, norm: nn.Module) -> None:
+    inner: channels of the norm, the embedding's where those are fewer; as many as of the stream unless told.
+    """
+
+    def __init__(
+        self, width: int, vocabulary: int, act: Activation, norm: nn.Module, *, inner: int | None = None
+    ) -> None:
         super().__init__()
-        self.dense, self.act, self.norm = nn.Linear(width, width), act, norm
-        self.out = nn.Linear(width, vocabulary)
+        self.dense, self.act, self.norm = nn.Linear(width, inner or width), act, norm
+        self.out = nn.Linear(inner or width, vocabulary)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.out(self.norm(self.act(self.dense(x))))  # type: ignore[no-any-return]

@@ -1,0 +1,104 @@
+"""Where keys and values of a sequence are kept: rectangles, and pages that many sequences share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+import torch
+from torch import Tensor
+
+from .prompt import Slot
+
+
+class HasSlots(Protocol):
+    """Anything a cache can be made for: a model."""
+
+    def slots(self) -> list[Slot]:
+        """Return one Slot an attention layer, in order."""
+        ...
+
+
+def _room(
+    model: HasSlots, rows: int, length: int, kind: Mapping[str, Any]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Return zeros (rows, length, heads, channels) for the keys and for the values of each slot.
+
+    Zeros, not empty: a masked key still enters the product with weight 0, and 0 * NaN is NaN.
+    """
+    slots = model.slots()
+    k = [torch.zeros(rows, length, slot.heads, slot.dim, **kind) for slot in slots]
+    dims = [slot.dim if slot.values is None else slot.values for slot in slots]
+    return k, [
+        torch.zeros(rows, length, slot.heads, dim, **kind) for slot, dim in zip(slots, dims, strict=True)
+    ]
+
+
+@dataclass
+class Cache:
+    """Keys and values of a fixed set of sequences: one rectangle (B, capacity, kv heads, dim) a layer."""
+
+    k: list[Tensor]
+    v: list[Tensor]
+
+    @classmethod
+    def empty(
+        cls,
+        model: HasSlots,
+        batch: int,
+        length: int,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> Self:
+        """Return room for `length` tokens in each of `batch` sequences."""
+        return cls(*_room(model, batch, length, {"dtype": dtype, "device": device}))
+
+    @property
+    def capacity(self) -> int:
+        """How many tokens of each sequence fit."""
+        return self.k[0].shape[1]
+
+    def grow(self, length: int) -> None:
+        """Make room for `length` tokens, keeping what is there."""
+        if length > self.capacity:
+            for tensors in (self.k, self.v):
+                for i, old in enumerate(tensors):
+                    tensors[i] = old.new_zeros((old.shape[0], length, *old.shape[2:]))
+                    tensors[i][:, : old.shape[1]] = old
+
+    def repeated(self, times: int) -> Self:
+        """Return a cache of its own in which each sequence stands `times` times in turn."""
+        k, v = ([x.repeat_interleave(times, 0) for x in tensors] for tensors in (self.k, self.v))
+        return type(self)(k, v)
+
+    def reorder(self, rows: Tensor, begin: int, end: int) -> None:
+        """Let sequence i go on from what sequence rows[i] holds, int64 (B,).
+
+        Tokens `begin` up to `end` are copied; those before must be the same in both, as in beams of a prompt.
+        """
+        for tensors in (self.k, self.v):
+            for x in tensors:
+                x[:, begin:end] = x[rows, begin:end]
+
+
+@dataclass
+class Pool:
+    """Pages of keys and values that many sequences share: (pages, page size, kv heads, dim) a layer."""
+
+    k: list[Tensor]
+    v: list[Tensor]
+
+    @classmethod
+    def empty(
+        cls,
+        model: HasSlots,
+        pages: int,
+        size: int,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> Self:
+        """Return `pages` pages of `size` tokens."""
+        return cls(*_room(model, pages, size, {"dtype": dtype, "device": device}))
