@@ -112,15 +112,16 @@ def _factors(checkpoint: Checkpoint) -> list[float] | None:
 def _read_config(checkpoint: Checkpoint) -> Mapping[str, object]:
     """Read the config.json of a checkpoint's folder; of fairseq's, the arguments that lie in the file itself.
 
-    One of JAX arrays or of SwissArmyTransformer may have it beside the folder, or not at all: only Grok-1 and
-    GLM-130B were released so.
+    One of JAX arrays or of ranks may have it beside the folder. Grok-1 and GLM-130B, which were released so,
+    need none.
     """
     folder = checkpoint.path if checkpoint.path.is_dir() else checkpoint.path.parent
-    if checkpoint.kind in RELEASED:
+    if checkpoint.kind in (*RELEASED, "megatron"):
         for place in (folder, folder.parent):
             if (place / "config.json").is_file():
                 return read_json(place / "config.json")
-        return RELEASED[checkpoint.kind]
+        if checkpoint.kind in RELEASED:
+            return RELEASED[checkpoint.kind]
     # Meta's and Mistral's own files have theirs beside a config.json for others, or alone.
     own, shared = folder / "params.json", folder / "config.json"
     if not shared.exists() and not own.exists():

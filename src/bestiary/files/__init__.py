@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from ..errors import CheckpointError
-from . import archive, gguf, index, jax_arrays, safetensors, sat, torchbin
+from . import archive, gguf, index, jax_arrays, ranks, safetensors, torchbin
 from .entries import Checkpoint, Entry, Kind
 from .paths import resolve
 from .source import Source
@@ -40,22 +40,24 @@ _PUBLISHED = (
 )
 _INDEX = ".index.json"
 _JAX = "ckpt-0"  # the folder of arrays in xai-org/grok-1
+_RANKS = "model"  # that of the ranks' files in damo/nlp_plug_text-generation_27B
 
 
 def open_checkpoint(path: str | Path) -> Checkpoint:
     """Open a model's weights: a file, an index of shards, or a folder that holds them.
 
     In a folder the published names are looked for first (an index before a single file, safetensors before
-    .bin), then the only file, or the only split GGUF, of a kind, then numbered JAX arrays, there or in
-    ckpt-0, then the shards that SwissArmyTransformer's `latest` names. Raises CheckpointError.
+    .bin), then the files of ranks, then the only file, or the only split GGUF, of a kind, then numbered JAX
+    arrays, there or in ckpt-0, then the ranks that Megatron's or DeepSpeed's tracker names, or in model.
+    Raises CheckpointError.
     """
     path = Path(path)
     # Not Path.is_dir, which raises for a name that is too long.
     file = _find(path) if os.path.isdir(path) else path  # noqa: PTH112
     if jax_arrays.is_folder(file):
         return Checkpoint(path, "jax", *jax_arrays.read(file))
-    if file.name == sat.LATEST:
-        return Checkpoint(path, "sat", *sat.read(file.parent))
+    if file.name in ranks.TRACKERS or ranks.is_folder(file):
+        return Checkpoint(path, *ranks.read(file))
     if file.name.endswith(_INDEX):
         kind = _KINDS.get(Path(file.name.removesuffix(_INDEX)).suffix)
         if kind is None or kind == "gguf":
@@ -91,6 +93,8 @@ def _find(folder: Path) -> Path:
     for name in _PUBLISHED:
         if name in names:
             return resolve(folder, name)
+    if ranks.is_folder(folder):
+        return folder
     for kind in (".safetensors", ".bin", ".gguf", ".pth", ".pt", ".ckpt"):
         found = [name for name in names if name.endswith((kind, kind + _INDEX))]
         indexes = [name for name in found if name.endswith(_INDEX)]
@@ -103,8 +107,10 @@ def _find(folder: Path) -> Path:
             return resolve(folder, whole[0])
     if jax_arrays.is_folder(folder):
         return folder
-    for name in (_JAX, sat.LATEST):
+    for name in (_JAX, *ranks.TRACKERS):
         if name in names:
             return resolve(folder, name)
+    if _RANKS in names and ranks.is_folder(resolve(folder, _RANKS)):
+        return folder / _RANKS
     remedy = "Name a folder with a .safetensors, .gguf or .bin file"
     raise CheckpointError("holds no weight file", file=folder, remedy=remedy)
