@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from bestiary.bricks import Segmented
 from bestiary.context import Full, Prompt
 from bestiary.load import Loaded, load
-from bestiary.models import Decoder
-from tests import tiny
+from bestiary.models import Blocks, Encoder, EncoderDecoder, Model
+from tests import goldens, tiny
 from tests.goldens import STORED, meta
 from tests.parity.test_references import reference
 
-NAMES = [*tiny.MODELS, *sorted(path.name for path in STORED.iterdir() if path.is_dir())]
+
+def _stored(*families: str, others: bool = False) -> list[str]:
+    folders = sorted(path for path in STORED.iterdir() if path.is_dir())
+    return [path.name for path in folders if (meta(path)["family"] in families) is not others]
+
+
+DECODERS = [*tiny.MODELS, *_stored(*goldens.READERS, others=True)]
+ENCODERS = [*tiny.ENCODERS, *_stored(*goldens.ENCODERS)]
+ENCODER_DECODERS = [*tiny.ENCODER_DECODERS, *_stored(*goldens.ENCODER_DECODERS)]
+WRITERS = [*DECODERS, *ENCODER_DECODERS]
+NAMES = [*WRITERS, *ENCODERS]
 # Where a prefix language model's prompts have their mask and their start: the tokens before see each other.
 MASK, START = 4, 5
 
@@ -32,8 +44,17 @@ class Subject:
     special: tuple[int, int] | None = None
 
     @property
-    def model(self) -> Decoder:
-        return self.loaded.decoder
+    def model(self) -> Model:
+        return self.loaded.model
+
+    @property
+    def whole(self) -> bool:
+        """Whether a text has to be there whole: its first token sees its last."""
+        return isinstance(self.model, Encoder)
+
+    @property
+    def blocks(self) -> int:
+        return sum(len(part) for part in self.model.modules() if isinstance(part, Blocks))
 
     def tokens(self, rows: int, count: int) -> Tensor:
         """Return random tokens, int64 (rows, count); of a prefix language model, prompts as it reads them."""
@@ -48,19 +69,44 @@ class Subject:
             return self.model(ids, Full.of(ids, None, self.prompt(ids)))
 
     def prompt(self, ids: Tensor, seen: Tensor | None = None) -> Prompt:
-        return self.model.prompt(ids, seen)
+        """Return how sequences begin.
+
+        What an answer answers follows from its first token, so that its row alone has the same source. A text
+        of segments changes to its second at the sixth token.
+        """
+        if isinstance(self.model, EncoderDecoder):
+            first = ids[:, 0] if seen is None else ids.gather(1, seen.int().argmax(1, keepdim=True))[:, 0]
+            with torch.inference_mode():
+                return self.model.prompt(*self._sources(first.tolist()))
+        begin = self.model.prompt(ids, seen)
+        if isinstance(self.model.positions, Segmented):
+            return replace(begin, segments=torch.tensor([[0] * 5 + [1]]))
+        return begin
+
+    def _sources(self, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return a text of 5 to 11 tokens for each seed, padded on either side, and what is real."""
+        lengths = [5 + seed % 7 for seed in seeds]
+        ids = torch.zeros(len(seeds), max(lengths), dtype=torch.int64)
+        seen = torch.zeros_like(ids, dtype=torch.bool)
+        for row, (seed, length) in enumerate(zip(seeds, lengths, strict=True)):
+            start = 0 if seed % 2 else ids.shape[1] - length
+            drawn = torch.Generator().manual_seed(seed)
+            ids[row, start : start + length] = torch.randint(3, self.vocabulary, (length,), generator=drawn)
+            seen[row, start : start + length] = True
+        return ids, seen
 
 
 def subject(name: str, folder: Path) -> Subject:
     """Return one of NAMES; a tiny model is written into the folder first."""
-    if name in tiny.MODELS:
+    if name in tiny.ALL:
         tiny.make(name, folder)
         return Subject(load(folder), tiny.SIZES["vocab_size"])
     found = reference(STORED / name)
     ids, special = found.want["input_ids"], meta(STORED / name).get("special_ids", {})
     begin = found.loaded.model.prompt(ids)
     if begin.prefix is None:
-        return Subject(found.loaded, int(ids.max()) + 1)
+        answer = found.want.get("decoder_input_ids", ids)
+        return Subject(found.loaded, min(int(ids.max()), int(answer.max())) + 1)
     mask, start = (
         special.get("gmask_token_id", special.get("gmask")),
         special.get("bos_token_id", special.get("sop")),

@@ -256,15 +256,51 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+# Where a whole text is read first: name -> (transformers' model class, what differs from SIZES).
+BERT: dict[str, Any] = {"num_key_value_heads": ...}
+ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "bert": ("BertForMaskedLM", BERT),
+    "bert-bare": ("BertModel", {**BERT, "hidden_act": "relu"}),
+    "bert-pretraining": ("BertForPreTraining", {**BERT, "type_vocab_size": 3}),
+    "bert-tanh": ("BertForNextSentencePrediction", {**BERT, "hidden_act": "gelu_new"}),
+    "bert-texts": ("BertForSequenceClassification", {**BERT, "num_labels": 3}),
+    "bert-tokens": ("BertForTokenClassification", {**BERT, "num_labels": 5}),
+    "bert-spans": ("BertForQuestionAnswering", BERT),
+}
+T5: dict[str, Any] = {
+    **dict.fromkeys(SIZES, ...), "vocab_size": 130, "d_model": 48, "d_ff": 96, "d_kv": 5, "num_heads": 6,
+    "num_layers": 3, "decoder_start_token_id": 0, "relative_attention_num_buckets": 8,
+    "relative_attention_max_distance": 20,
+}  # fmt: skip
+ENCODER_DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "t5": ("T5ForConditionalGeneration", T5),
+    "t5-deep-encoder": ("T5ForConditionalGeneration", {**T5, "num_decoder_layers": 2}),
+    "t5-gated": (
+        "T5ForConditionalGeneration",
+        {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
+    ),
+    "mt5": (
+        "MT5ForConditionalGeneration",
+        {**T5, "feed_forward_proj": "gated-silu", "tie_word_embeddings": False, "num_decoder_layers": 4},
+    ),
+}
+ALL = {**MODELS, **ENCODERS, **ENCODER_DECODERS}
+
+
 def make(name: str, folder: Path, *, seed: int = 0) -> Any:
     """Write a tiny random checkpoint into `folder` and return transformers' own model of it, float32."""
-    kind, changes = MODELS[name]
+    kind, changes = ALL[name]
     sizes = {key: value for key, value in {**SIZES, **changes}.items() if value is not ...}
-    config = getattr(transformers, kind)(**sizes)
+    named = getattr(transformers, kind)
+    config = (named if name in MODELS else named.config_class)(**sizes)
     # Eager is the plainest, but transformers 5.23's eager Falcon adds its ALiBi twice.
     config._attn_implementation = "sdpa" if kind == "FalconConfig" else "eager"
     torch.manual_seed(seed)
-    model = randomise(transformers.AutoModelForCausalLM.from_config(config).float().eval(), 0.2)
+    made = transformers.AutoModelForCausalLM.from_config(config) if name in MODELS else named(config)
+    if name in ENCODER_DECODERS and sizes.get("tie_word_embeddings") is False:
+        # transformers 5.23 ties what it makes, and unties what it reads.
+        made.lm_head = torch.nn.Linear(config.d_model, config.vocab_size, bias=False)
+    model = randomise(made.float().eval(), 0.2)
     model.save_pretrained(folder)
     return model
 

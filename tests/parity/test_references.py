@@ -189,7 +189,9 @@ def computed(name: str, dtype: str) -> bool:
     """Tell whether a tensor that is not read is one that is computed: frequencies, masks, zeros."""
     leaf = name.rpartition(".")[2]
     masks = leaf in ("bias", "masked_bias", "causal_mask") and name.split(".")[-2] in ("attn", "attention")
-    return dtype == "I64" or masks or leaf in ("inv_freq", "scale", "beta") or "freqs_cis" in name
+    placeholders = leaf in ("version", "_float_tensor")  # fairseq's
+    frequencies = leaf in ("inv_freq", "scale", "beta") or "freqs_cis" in name
+    return dtype == "I64" or masks or frequencies or placeholders
 
 
 @pytest.mark.parametrize(("case", "file"), GGUF, ids=lambda v: v if isinstance(v, str) else v.name)

@@ -12,10 +12,11 @@ from torch._dynamo.testing import CompileCounter
 
 from bestiary.context import Cache, Full, Paged, Pool, Prompt, Stream
 from bestiary.errors import RequestError
-from bestiary.models import causal
-from tests.subjects import NAMES, Subject
+from tests.subjects import DECODERS, ENCODER_DECODERS, ENCODERS, WRITERS, Subject
 
 TOKENS, ROWS = 21, 3
+# What writes grows a token at a time; a text that an encoder reads is there whole.
+writers = pytest.mark.parametrize("it", WRITERS, indirect=True)
 
 
 def assert_same(got: Tensor, want: Tensor) -> None:
@@ -32,6 +33,7 @@ def whole_prefix(begin: Prompt, cuts: tuple[int, ...]) -> tuple[int, ...]:
     return (0, *(cut for cut in cuts if cut >= max(prefix, 1)))
 
 
+@writers
 @pytest.mark.parametrize("cuts", CUTS.values(), ids=CUTS)
 def test_stream(it: Subject, cuts: tuple[int, ...]) -> None:
     ids = it.tokens(ROWS, TOKENS)
@@ -42,6 +44,7 @@ def test_stream(it: Subject, cuts: tuple[int, ...]) -> None:
     assert_same(torch.cat(pieces, 1), it.logits(ids))
 
 
+@writers
 def test_stream_of_rows_at_different_places(it: Subject) -> None:
     ids, starts = it.tokens(ROWS, TOKENS), torch.tensor([6, 11, 7])
     want, begin = it.logits(ids), it.prompt(ids)
@@ -57,6 +60,7 @@ def test_stream_of_rows_at_different_places(it: Subject) -> None:
             assert_same(got[:, 0], want[torch.arange(ROWS), positions[:, 0]])
 
 
+@writers
 def test_growing_a_cache_keeps_it(it: Subject) -> None:
     ids = it.tokens(1, TOKENS)
     cache, begin = Cache.empty(it.model, 1, 10), it.prompt(ids)
@@ -70,35 +74,33 @@ def test_growing_a_cache_keeps_it(it: Subject) -> None:
 
 
 def test_padding_changes_nothing(it: Subject) -> None:
-    """Rows padded on the left, with positions that start at their first real token."""
-    pads = (5, 9, 0)
-    alone = [it.tokens(1, TOKENS - pad) for pad in pads]
-    ids = torch.cat(
-        [
-            torch.cat((torch.zeros(1, pad, dtype=torch.int64), a), 1)
-            for pad, a in zip(pads, alone, strict=True)
-        ]
-    )
-    seen = torch.arange(TOKENS) >= torch.tensor(pads)[:, None]
-    positions = (seen.cumsum(1) - 1).clamp_min(0)
+    """Rows padded on either side, with positions that start at their first real token."""
+    spans = ((5, TOKENS), (4, 16), (0, TOKENS))
+    alone = [it.tokens(1, end - start) for start, end in spans]
+    ids, seen = torch.zeros(ROWS, TOKENS, dtype=torch.int64), torch.zeros(ROWS, TOKENS, dtype=torch.bool)
+    for row, ((start, end), own) in enumerate(zip(spans, alone, strict=True)):
+        ids[row, start:end], seen[row, start:end] = own[0], True
     with torch.inference_mode():
-        got = it.model(ids, Full(positions, seen, it.prompt(ids, seen)))
-    for row, (pad, own) in enumerate(zip(pads, alone, strict=True)):
-        assert_same(got[row : row + 1, pad:], it.logits(own))
+        got = it.model(ids, Full.of(ids, seen, it.prompt(ids, seen)))
+    for row, ((start, end), own) in enumerate(zip(spans, alone, strict=True)):
+        assert_same(got[row : row + 1, start:end], it.logits(own))
 
 
 # Whose positions or masks follow from a whole prompt: such a prompt has a row to itself.
 READERS = ("chatglm1-6b", "glm130b", "qwen-7b-long")
 
 
-@pytest.mark.parametrize("it", [name for name in NAMES if name not in READERS], indirect=True)
+# Of several documents in one row; the answers in a row are to one source.
+PACKED = [name for name in (*DECODERS, *ENCODERS) if name not in READERS]
+
+
+@pytest.mark.parametrize("it", PACKED, indirect=True)
 def test_packed_documents_do_not_see_each_other(it: Subject) -> None:
     first, second = it.tokens(1, 8), it.tokens(1, 13)
     document = torch.tensor([0] * 8 + [1] * 13)
     positions = torch.cat((torch.arange(8), torch.arange(13)))[None]
-    assert it.model.reader is causal
     with torch.inference_mode():
-        ctx = Full(positions, (document[:, None] == document)[None])
+        ctx = Full(positions, (document[:, None] == document)[None], it.prompt(first))
         got = it.model(torch.cat((first, second), 1), ctx)
     assert_same(got[:, :8], it.logits(first))
     assert_same(got[:, 8:], it.logits(second))
@@ -132,10 +134,12 @@ def paged(
 
 
 def test_paged(it: Subject) -> None:
-    """Mixed lengths, chunked prefill beside decode, pages in any order."""
+    """Mixed lengths, chunked prefill beside decode, pages in any order; whole texts beside each other."""
     rows = [it.tokens(1, n)[0] for n in (21, 6, 13)]
     order = torch.randperm(6 + 2 + 4 + 3)
     schedule = [[8, 6, 6], [8, 0, 4], *[[1, 0, 1]] * 3, *[[1, 0, 0]] * 2]
+    if it.whole:
+        schedule = [[0, 6, 13], [21, 0, 0]]
     for got, ids in zip(paged(it, rows, schedule, 4, order), rows, strict=True):
         assert_same(got, it.logits(ids[None])[0])
 
@@ -147,6 +151,7 @@ def test_only_the_picked_positions_reach_the_head(it: Subject) -> None:
     assert_same(got, it.logits(ids)[:, -1])
 
 
+@writers
 def test_a_step_compiles_without_breaks(it: Subject) -> None:
     """One graph serves every step of a rectangle whose rows stand anywhere."""
     torch._dynamo.reset()
@@ -166,3 +171,35 @@ def test_a_step_compiles_without_breaks(it: Subject) -> None:
             got = step(ids[:, at : at + 1], torch.tensor([[at]]), cache)
             assert_same(got, want[:, at : at + 1])
     assert counter.frame_count == 1
+
+
+@pytest.mark.parametrize("it", ENCODERS, indirect=True)
+def test_a_text_compiles_without_breaks(it: Subject) -> None:
+    """One graph serves every batch of a shape, padded on either side."""
+    torch._dynamo.reset()
+    counter = CompileCounter()
+    begin = it.prompt(it.tokens(ROWS, TOKENS))
+    read: Callable[[Tensor, Tensor], Tensor] = torch.compile(
+        lambda ids, seen: it.model(ids, Full.of(ids, seen, begin)), backend=counter, fullgraph=True
+    )
+    for start, end in ((3, TOKENS), (0, 15), (0, TOKENS)):
+        ids, seen = it.tokens(ROWS, TOKENS), torch.zeros(ROWS, TOKENS, dtype=torch.bool)
+        seen[:, start:end] = True
+        with torch.inference_mode():
+            assert_same(read(ids, seen)[:, start:end], it.logits(ids[:, start:end]))
+    assert counter.frame_count == 1
+
+
+@pytest.mark.parametrize("it", ENCODER_DECODERS, indirect=True)
+def test_beams_share_their_source(it: Subject) -> None:
+    """Rows in turn answer one source that is encoded once, all at once and a token at a time."""
+    ids, beams = it.tokens(6, TOKENS), 3
+    ids[:, 0] = ids[::beams, 0].repeat_interleave(beams)
+    begin, want = it.prompt(ids[::beams]).repeated(beams), it.logits(ids)
+    cache = Cache.empty(it.model, len(ids), TOKENS)
+    with torch.inference_mode():
+        assert_same(it.model(ids, Full.of(ids, None, begin)), want)
+        for at in range(TOKENS):
+            assert_same(it.model(ids[:, at : at + 1], Stream.at(cache, at, 1, begin)), want[:, at : at + 1])
+    assert begin.memory is not None
+    assert len(begin.memory.states) == len(ids) // beams

@@ -22,7 +22,7 @@ from tests.subjects import NAMES
 @pytest.fixture(params=NAMES)
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     name = request.param
-    if name in tiny.MODELS:
+    if name in tiny.ALL:
         tiny.make(name, tmp_path)
     else:
         shutil.copytree(STORED / name, tmp_path, dirs_exist_ok=True)

@@ -71,7 +71,7 @@ def build(c: Config) -> EncoderDecoder:
     if experts := c.count("num_experts", 0, least=0):
         mlp = partial(_mixture, width, experts, mlp)
     count = c.count("num_layers", most=MOST_LAYERS)
-    model = stacks(c, mlp, depths=(count, count), tied=False, start=c.count("decoder_start_token_id", 1))
+    model = stacks(c, mlp, depths=(count, count), start=c.count("decoder_start_token_id", 1))
     if prompts := c.count("prompt_length", 0, least=0):
         model.encoder.embed = SoftPrompted(model.encoder.embed, prompts, width)
     return model

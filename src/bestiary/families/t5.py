@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from torch import nn
 
@@ -27,6 +28,7 @@ from ..config import ACTIVATIONS, MOST_LAYERS, Activation, Config
 from ..context import Score
 from ..models import Decoder, Encoder, EncoderDecoder
 from ..tensors import DROP, Drop, Layout, Rules
+from .heads import Heads as Published
 
 ENCODER: dict[str | tuple[str, ...], str | Layout | Drop] = {
     "encoder.embed_tokens": "encoder.embed",
@@ -51,13 +53,13 @@ FEED = {"wi": "up", "wi_0": "gate", "wi_1": "up", "wo": "down"}
 
 
 def TENSORS(c: Config) -> Rules:  # noqa: N802  # a table in most families
-    """Name the tensors. The head stands behind a scale where it is tied to the embedding."""
+    """Name the tensors. The first release's head stands behind a scale."""
     feed: Rules = {
         f"{stack}.block.*.layer.{place}.DenseReluDense.{theirs}": f"{stack}.layers.*.mlp.{ours}"
         for stack, place in (("encoder", 1), ("decoder", 2))
         for theirs, ours in FEED.items()
     }
-    head = "decoder.head.1" if _tied(c) else "decoder.head"
+    head = "decoder.head.1" if _scaled(c) else "decoder.head"
     return {"shared": "encoder.embed", **ENCODER, **DECODER, **feed, "lm_head": head}
 
 
@@ -66,12 +68,16 @@ def build(c: Config) -> EncoderDecoder:
     count = c.count("num_layers", most=MOST_LAYERS)
     depths = count, c.count("num_decoder_layers", count, most=MOST_LAYERS)
     start = c.count("decoder_start_token_id", 0, least=0, most=c.count("vocab_size") - 1)
-    return stacks(c, _feed(c, c.count("d_model")), depths=depths, tied=_tied(c), start=start)
+    c.must("is_decoder", False)
+    model = stacks(c, _feed(c, c.count("d_model")), depths=depths, start=start)
+    if c.flag("tie_word_embeddings", c.text("model_type") == "t5"):
+        model.decoder.head.weight = model.encoder.embed.weight
+    if _scaled(c):
+        model.decoder.head = nn.Sequential(Scale(c.count("d_model") ** -0.5), model.decoder.head)
+    return model
 
 
-def stacks(
-    c: Config, mlp: Callable[[], nn.Module], *, depths: tuple[int, int], tied: bool, start: int
-) -> EncoderDecoder:
+def stacks(c: Config, mlp: Callable[[], nn.Module], *, depths: tuple[int, int], start: int) -> EncoderDecoder:
     """Compose a T5's two stacks, of so many blocks each. mlp: makes what stands after the attention."""
     width, vocabulary = c.count("d_model"), c.count("vocab_size")
     queries = c.count("num_heads", most=width)
@@ -87,17 +93,15 @@ def stacks(
     cross = partial(CrossAttention, width, heads, score=Score(1.0, causal=False))
     encoder = [PreNorm(norm(), attn(), norm(), mlp()) for _ in range(depths[0])]
     decoder = [CrossPreNorm(norm(), masked(), norm(), cross(), norm(), mlp()) for _ in range(depths[1])]
-    last: nn.Module = head
-    if tied:
-        head.weight = embed.weight
-        last = nn.Sequential(Scale(width**-0.5), head)
     return EncoderDecoder(
-        Encoder(embed, encoder, norm(), bias=both), Decoder(embed, decoder, norm(), last, bias=past), (start,)
+        Encoder(embed, encoder, norm(), bias=both), Decoder(embed, decoder, norm(), head, bias=past), (start,)
     )
 
 
-def _tied(c: Config) -> bool:
-    return c.flag("tie_word_embeddings", c.text("model_type") == "t5")
+def _scaled(c: Config) -> bool:
+    """Tell whether the head reads states times d_model ** -0.5: it does where it was published as tied."""
+    first = c.text("model_type") == "t5" and c.flag("tie_word_embeddings", True)
+    return c.flag("scale_decoder_outputs", first)
 
 
 def _feed(c: Config, width: int) -> Callable[[], nn.Module]:
@@ -107,4 +111,15 @@ def _feed(c: Config, width: int) -> Callable[[], nn.Module]:
     names: dict[str, Activation] = {**ACTIVATIONS, **({"gelu": ACTIVATIONS["gelu_new"]} if gate else {})}
     if gate not in ("", "gated") or name not in names:
         c.must("feed_forward_proj", "relu", "gated-gelu", "gated-silu")
+    c.must("is_gated_act", bool(gate))
+    c.must("dense_act_fn", "gelu_new" if said == "gated-gelu" else name)
     return partial(GatedMLP if gate else MLP, width, hidden, names[name], bias=False)
+
+
+def _own_head(c: Config, model: Any, bias: bool) -> None:
+    """Put a head of its own where the file has one: transformers 5 calls it tied, whatever it holds."""
+    if not _scaled(c):
+        model.decoder.head = nn.Linear(c.count("d_model"), c.count("vocab_size"), bias)
+
+
+HEADS = Published({"lm_head": _own_head}, {})
