@@ -9,7 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from bestiary.bricks import GatedMLP, GatedSharedMoE, MoE, Routing, SharedMoE, softmax_of_top, top_of_softmax
+from bestiary.bricks import (
+    GatedMLP,
+    GatedSharedMoE,
+    MoE,
+    Routing,
+    SharedMoE,
+    nearest,
+    softmax_of_top,
+    top_of_softmax,
+)
 from bestiary.config import ACTIVATIONS
 from bestiary.errors import KernelError
 from bestiary.kernels.experts import mixture
@@ -92,6 +101,14 @@ def test_shared_experts(moe: MoE) -> None:
     degree = 1 / (1 + (-x @ gated.shared_gate.weight.T).exp())
     assert_close(with_shared(x), routed + shared(x))
     assert_close(gated(x), routed + degree * shared(x))
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_the_nearest_expert_alone_and_as_it_is(moe: MoE, kernel: str) -> None:
+    moe.routing, x = nearest, torch.randn(TOKENS, WIDTH, dtype=torch.float64)
+    chosen = (x @ moe.route.weight.T).argmax(-1).tolist()
+    with mixture.forced(kernel):
+        assert_close(moe(x), torch.stack([moe.experts[e](row) for e, row in zip(chosen, x, strict=True)]))
 
 
 def test_shares_of_those_chosen_are_shares_of_all_made_to_sum_to_one() -> None:
