@@ -26,12 +26,17 @@ from .errors import (
 
 if TYPE_CHECKING:
     from .load import load as load_model
-    from .run.generate import Chunk, Session
-    from .run.llm import LLM, CompletionOutput, RequestOutput
-    from .run.params import SamplingParams
+    from .run.generate import Chunk
+    from .run.llm import LLM
+    from .run.outputs import BeamOutput, BeamRequestOutput, CompletionOutput, RequestOutput
+    from .run.params import BeamParams, SamplingParams
+    from .run.session import Session
 
 __all__ = [
     "LLM",
+    "BeamOutput",
+    "BeamParams",
+    "BeamRequestOutput",
     "BestiaryError",
     "CheckpointError",
     "Chunk",
@@ -53,18 +58,26 @@ __version__ = "0.2.0"
 
 def __getattr__(name: str) -> object:
     """Import a public name on its first use (PEP 562)."""
-    if name in ("LLM", "CompletionOutput", "RequestOutput"):
-        from .run import llm
+    if name == "LLM":
+        from .run.llm import LLM
 
-        return getattr(llm, name)
-    if name in ("Chunk", "Session"):
-        from .run import generate
+        return LLM
+    if name in ("BeamOutput", "BeamRequestOutput", "CompletionOutput", "RequestOutput"):
+        from .run import outputs
 
-        return getattr(generate, name)
-    if name == "SamplingParams":
-        from .run.params import SamplingParams
+        return getattr(outputs, name)
+    if name == "Chunk":
+        from .run.generate import Chunk
 
-        return SamplingParams
+        return Chunk
+    if name == "Session":
+        from .run.session import Session
+
+        return Session
+    if name in ("BeamParams", "SamplingParams"):
+        from .run import params
+
+        return getattr(params, name)
     if name == "load_model":
         # Not plain `load`: the module of that name would take its place once it is imported.
         from .load import load

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BestiaryError, RequestError
-from ..run.llm import LLM, RequestOutput
+from ..run.llm import LLM
+from ..run.outputs import RequestOutput
 from ..run.params import SamplingParams
 from .terminal import note
 

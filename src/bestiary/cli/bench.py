@@ -20,7 +20,7 @@ from .options import add_loading, add_model, count, model_name, open_llm
 from .terminal import print_json
 
 if TYPE_CHECKING:
-    from ..run.generate import Session
+    from ..run.session import Session
 
 _FORMATS = ("md", "csv", "json")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
 from types import TracebackType
@@ -12,57 +13,27 @@ from typing import Any, Self, cast
 import torch
 
 from .. import hub
-from ..errors import ConfigError, RequestError, TemplateError
-from ..files.paths import read_json
+from ..errors import RequestError, TemplateError
 from ..load import Loaded, Progress, load
-from ..models import Decoder
+from ..models import Encoder, EncoderDecoder, Model, Writer
 from ..quant.fused import fuse
 from ..text.chat import ChatTemplate, open_template
 from ..text.tokenizer import Tokenizer, open_tokenizer
+from . import published
 from . import threads as cores
-from .generate import Chunk, FinishReason, Session, Vocabulary, generate
+from .beams import beam_search
+from .generate import Chunk, generate
 from .memory import keep_freed
-from .params import SamplingParams, show
-from .sample import Logprob
+from .outputs import BeamOutput, BeamRequestOutput, RequestOutput, collect
+from .params import BeamParams, SamplingParams, show
+from .session import Session
+from .vocabulary import Vocabulary
 
 # A prompt as text, or as ids where the caller decides what is a control token.
 TextOrIds = str | Sequence[int]
 # Messages (text.chat.Message says what may be in one) and tools are plain dictionaries.
 Conversation = Sequence[Mapping[str, Any]]
 Tools = Sequence[Mapping[str, Any]]
-
-_GENERATION_LIMIT = 1 << 20  # bytes of a generation_config.json; published ones have a few hundred
-
-
-@dataclass(frozen=True)
-class CompletionOutput:
-    """One answer.
-
-    token_ids holds all that was generated, also the end token or the stop string, which the text leaves out.
-    logprobs has one entry a token, by token id; None when none were asked for.
-    """
-
-    index: int
-    text: str
-    token_ids: list[int]
-    finish_reason: FinishReason
-    logprobs: list[dict[int, Logprob]] | None = None
-
-
-@dataclass(frozen=True)
-class RequestOutput:
-    """The answers to one prompt. prompt: its text, for a chat with the template's; None where ids were
-    given.
-    """
-
-    prompt: str | None
-    prompt_token_ids: list[int]
-    outputs: list[CompletionOutput]
-
-    @property
-    def text(self) -> str:
-        """The text of the first answer."""
-        return self.outputs[0].text
 
 
 @dataclass(frozen=True)
@@ -80,7 +51,8 @@ class LLM:
     model: a name of the roster, a path, or a repository in the Hugging Face cache (see bestiary.hub). Nothing
     is downloaded. device: "auto" is a GPU where there is one, else the CPU. dtype: what is computed in;
     "auto" is float32 on a CPU and the file's own type on a GPU. Weights stay packed as the file has them.
-    context: tokens of a prompt and its answer together; None is as many as the model was published for.
+    context: tokens of a prompt and its answer together (of an encoder-decoder: of each); None is as many as
+    the model was published for.
     Memory is taken as a conversation grows, not in advance. threads: of the whole process, as PyTorch counts
     them; None is one for each core that is available. progress: called with (bytes done, bytes in all) as the
     weights are read.
@@ -115,13 +87,24 @@ class LLM:
             )
         fuse(loaded.model)
         self.context = _context(context, loaded.context)
-        self._ends = _ends(self.tokenizer, loaded, self.path)
+        self._ends = published.ends(self.tokenizer, loaded, self.path)
         self._loaded: Loaded | None = loaded
 
     @property
-    def model(self) -> Decoder:
+    def model(self) -> Model:
         """The model itself: model(tokens, context) gives logits."""
-        return self._open().decoder
+        return self._open().model
+
+    @property
+    def writer(self) -> Writer:
+        """The model, where it writes. Raises RequestError for an encoder, which reads only."""
+        model = self.model
+        if isinstance(model, Encoder):
+            raise RequestError(
+                f"{self.path.name} is an encoder: it reads texts and writes none. See what embed, classify "
+                "and fill_mask make of a text"
+            )
+        return model
 
     def generate(
         self, prompts: TextOrIds | Sequence[TextOrIds], params: SamplingParams | None = None
@@ -129,13 +112,22 @@ class LLM:
         """Continue a prompt, or each of several.
 
         A prompt of text is text: the spelling of a control token in it is not that token. Where it should be,
-        give ids, as llm.tokenizer.encode(text, control=True) makes them; nothing is put in front of ids.
+        give ids, as llm.tokenizer.encode(text, control=True) makes them; nothing is put around ids. The
+        prompt of an encoder-decoder is its source, and is answered rather than continued.
         Raises RequestError, before anything is computed, for a prompt that is empty or does not fit the
         context.
         """
-        alone = isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], int))
-        listed = cast(Sequence[TextOrIds], [prompts] if alone else prompts)
-        return self._complete([self._continuation(prompt) for prompt in listed], params)
+        return self._complete([self._continuation(prompt) for prompt in _listed(prompts)], params)
+
+    def beam_search(
+        self, prompts: TextOrIds | Sequence[TextOrIds], params: BeamParams | None = None
+    ) -> list[BeamRequestOutput]:
+        """Search for the likeliest continuations of a prompt, or of each of several, as wholes.
+
+        Raises RequestError as generate does.
+        """
+        params = params or BeamParams()
+        return [self._search(self._continuation(prompt), params) for prompt in _listed(prompts)]
 
     def chat(
         self,
@@ -178,7 +170,7 @@ class LLM:
         """Return the memory of one conversation. Given to each of its turns, a turn computes only what is
         new.
         """
-        return Session(self.model, self.context)
+        return Session(self.writer, self.context)
 
     def close(self) -> None:
         """Let go of the weights."""
@@ -200,11 +192,15 @@ class LLM:
         return self._loaded
 
     def _continuation(self, prompt: TextOrIds) -> _Request:
+        answers = isinstance(self.writer, EncoderDecoder)
+        vocabulary = self._vocabulary(self._ends, continues=not answers)
         if not isinstance(prompt, str):
-            return _Request(None, list(prompt), self._vocabulary(self._ends, continues=True))
+            return _Request(None, list(prompt), vocabulary)
+        ids = self.tokenizer.encode(prompt)
+        if answers:
+            return _Request(prompt, self.tokenizer.around.wrap(ids).ids, vocabulary)
         bos = [self.tokenizer.bos] if self.tokenizer.add_bos and self.tokenizer.bos is not None else []
-        ids = bos + self.tokenizer.encode(prompt)
-        return _Request(prompt, ids, self._vocabulary(self._ends, continues=True))
+        return _Request(prompt, bos + ids, vocabulary)
 
     def _turn(self, messages: Conversation, tools: Tools | None) -> _Request:
         if self.template is None:
@@ -219,15 +215,22 @@ class LLM:
     def _vocabulary(self, ends: frozenset[int], *, continues: bool) -> Vocabulary:
         size, rows = self.tokenizer.vocab_size, self._open().config.get("vocab_size")
         size = min(size, rows) if isinstance(rows, int) else size
-        return Vocabulary(size, ends, lambda: self.tokenizer.stream(continues=continues))
+        rules = published.rules(self._open(), self.path, size)
+        stream = partial(self.tokenizer.stream, continues=continues)
+        return Vocabulary(size, ends, stream, self.tokenizer.encode, rules)
 
     def _run(
         self, request: _Request, params: SamplingParams | None, session: Session | None
     ) -> Iterator[Chunk]:
         session = self.session() if session is None else session
-        if session.model is not self.model:
+        if session.model is not self.writer:
             raise RequestError("this session belongs to another model; make one with llm.session()")
         return generate(session, request.ids, params or SamplingParams(), request.vocabulary)
+
+    def _search(self, request: _Request, params: BeamParams) -> BeamRequestOutput:
+        found = beam_search(self.session(), request.ids, params, request.vocabulary)
+        outputs = [BeamOutput.of(index, one, request.vocabulary) for index, one in enumerate(found)]
+        return BeamRequestOutput(request.text, request.ids, outputs)
 
     def _complete(
         self, requests: Sequence[_Request], params: SamplingParams | None, session: Session | None = None
@@ -237,24 +240,15 @@ class LLM:
         # All are checked before the first is run.
         runs = [self._run(request, params, session) for request in requests]
         return [
-            RequestOutput(request.text, request.ids, _outputs(run))
+            RequestOutput(request.text, request.ids, collect(run))
             for request, run in zip(requests, runs, strict=True)
         ]
 
 
-def _outputs(chunks: Iterator[Chunk]) -> list[CompletionOutput]:
-    """Collect chunks, which come answer after answer."""
-    outputs: list[CompletionOutput] = []
-    pending: list[Chunk] = []
-    for chunk in chunks:
-        pending.append(chunk)
-        if chunk.finish_reason is not None:
-            text = "".join(one.text for one in pending)
-            ids = [i for one in pending for i in one.ids]
-            entries = [one.logprobs for one in pending if one.logprobs is not None]
-            outputs.append(CompletionOutput(chunk.index, text, ids, chunk.finish_reason, entries or None))
-            pending = []
-    return outputs
+def _listed(prompts: TextOrIds | Sequence[TextOrIds]) -> Sequence[TextOrIds]:
+    """Return prompts as several; one alone is text, or ids."""
+    alone = isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], int))
+    return cast(Sequence[TextOrIds], [prompts] if alone else prompts)
 
 
 def _is_conversation(value: object) -> bool:
@@ -294,22 +288,3 @@ def _context(asked: object, published: int) -> int:
             f"context={show(asked)} should be a whole number from 1 to {published}, this model's own"
         )
     return asked
-
-
-def _ends(tokenizer: Tokenizer, loaded: Loaded, path: Path) -> frozenset[int]:
-    """Every token that ends an answer: the tokenizer's EOS, and what the model's other files name."""
-    metadata = loaded.checkpoint.metadata
-    named = [metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("eot", "eom")]
-    named += [tokenizer.eos, loaded.config.get("eos_token_id")]
-    file = (path if path.is_dir() else path.parent) / "generation_config.json"
-    if loaded.checkpoint.kind != "gguf" and file.is_file():
-        named.append(read_json(file, limit=_GENERATION_LIMIT).get("eos_token_id"))
-    ends: set[int] = set()
-    for value in named:
-        for i in value if isinstance(value, list) else [value]:
-            if i is not None and (isinstance(i, bool) or not isinstance(i, int)):
-                raise ConfigError(
-                    f"{path}: eos_token_id = {show(value)} should be a token id, or a list of them"
-                )
-            ends |= {i} if i is not None else set()
-    return frozenset(ends)

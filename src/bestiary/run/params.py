@@ -1,22 +1,27 @@
-"""What a request asks of sampling: one frozen value, checked as it is made.
+"""What a request asks of sampling or of beam search: one frozen value, checked as it is made.
 
-The names are vLLM's (vllm/sampling_params.py), which are OpenAI's where OpenAI has one; the bounds of
-temperature, penalties and logprobs are those of OpenAI's specification. Every field that reaches the engine
-has a bound: most advisories against inference servers are about one that had none.
+The names are vLLM's (vllm/sampling_params.py), which are OpenAI's where OpenAI has one; those of beam search
+are transformers'. The bounds of temperature, penalties and logprobs are those of OpenAI's specification.
+Every field that reaches the engine has a bound: most advisories against inference servers are about one that
+had none.
 """
 
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, Literal
 
 from ..errors import RequestError
+from .constrain import Constraint, Following, Follows
 
 MOST_STOPS, MOST_STOP_CHARACTERS = 16, 256
 MOST_STOP_IDS = MOST_BIASES = 1024
+MOST_CHOICES = MOST_BAD_WORDS = 1024
+MOST_CHOICE_CHARACTERS = 4096
+MOST_BEAMS = 64
 MOST_INT = 2**63 - 1
 
 
@@ -53,9 +58,56 @@ _WHOLES = {"top_k": (-1, MOST_INT), "n": (1, 16)}
 _WHOLES_OR_NONE = {"max_tokens": (1, MOST_INT), "seed": (0, MOST_INT), "logprobs": (0, 20)}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Constrained:
+    """What an answer must be, whatever searches for it.
+
+    choice: the answer is exactly one of these texts; at most 1,024 of 4,096 characters.
+    bad_words: texts whose token sequences, with and without a space in front, are in no answer; at most
+        1,024 of 256 characters. Other ways to cut the same text into tokens are not found, as in vLLM.
+    allowed_token_ids: the only tokens there are, end tokens too; None is all.
+    min_tokens: how many tokens an answer has before one that ends it; 0 is off.
+    no_repeat_ngram_size: no sequence of so many tokens is twice in prompt and answer (of an encoder-decoder:
+        in the answer); 0 is off. The name is transformers'.
+    constraint: a Constraint (run/constrain.py), or a function: the ids of the answer so far -> the ids that
+        may come next, or None for all.
+
+    Raises RequestError, which names the field, its value and its bound.
+    """
+
+    choice: Sequence[str] | None = None
+    bad_words: Sequence[str] | None = ()
+    allowed_token_ids: Sequence[int] | None = None
+    min_tokens: int = 0
+    no_repeat_ngram_size: int = 0
+    constraint: Constraint | Following | None = None
+
+    def __post_init__(self) -> None:
+        checked: dict[str, object] = {
+            "bad_words": _texts("bad_words", self.bad_words, MOST_BAD_WORDS, MOST_STOP_CHARACTERS),
+            "min_tokens": _whole("min_tokens", self.min_tokens, 0, MOST_INT),
+            "no_repeat_ngram_size": _whole("no_repeat_ngram_size", self.no_repeat_ngram_size, 0, MOST_INT),
+        }
+        if self.choice is not None:
+            choice = _texts("choice", self.choice, MOST_CHOICES, MOST_CHOICE_CHARACTERS)
+            checked["choice"] = _some("choice", choice)
+        if self.allowed_token_ids is not None:
+            ids = _ids("allowed_token_ids", self.allowed_token_ids, MOST_INT)
+            checked["allowed_token_ids"] = _some("allowed_token_ids", ids)
+        if self.constraint is not None and not isinstance(self.constraint, Constraint):
+            if not callable(self.constraint):
+                raise RequestError(
+                    f"constraint={show(self.constraint)} should be a Constraint, or a function of the "
+                    "answer's ids"
+                )
+            checked["constraint"] = Follows(self.constraint)
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+
 @dataclass(frozen=True)
-class SamplingParams:
-    """How to choose tokens, and when to stop.
+class SamplingParams(Constrained):
+    """How to choose tokens, and when to stop; and what Constrained says of the answer.
 
     temperature: 0 is greedy, and then the four filters below do nothing.
     top_p, top_k, min_p, typical_p: keep only the likeliest tokens; 1, 0 (or -1), 0 and 1 are off.
@@ -93,6 +145,7 @@ class SamplingParams:
     ignore_eos: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         checked: dict[str, object] = {}
         for name, bound in _REALS.items():
             checked[name] = _real(name, getattr(self, name), bound)
@@ -102,12 +155,12 @@ class SamplingParams:
             value = getattr(self, name)
             checked[name] = None if value is None else _whole(name, value, low, high)
         checked["logit_bias"] = _biases(self.logit_bias)
-        checked["stop"] = _stops(self.stop)
-        checked["stop_token_ids"] = _stop_ids(self.stop_token_ids)
+        stop = [self.stop] if isinstance(self.stop, str) else self.stop
+        checked["stop"] = _texts("stop", stop, MOST_STOPS, MOST_STOP_CHARACTERS)
+        checked["stop_token_ids"] = _ids("stop_token_ids", self.stop_token_ids, MOST_STOP_IDS)
         for name, value in checked.items():
             object.__setattr__(self, name, value)
-        if not isinstance(self.ignore_eos, bool):
-            raise RequestError(f"ignore_eos={show(self.ignore_eos)} should be True or False")
+        _flag("ignore_eos", self.ignore_eos)
         if self.greedy and self.n > 1:
             raise RequestError(f"n={self.n} greedy answers would be all the same; set a temperature above 0")
 
@@ -115,6 +168,66 @@ class SamplingParams:
     def greedy(self) -> bool:
         """Whether the likeliest token is always taken."""
         return self.temperature == 0
+
+
+def by_length(length: int, power: float) -> float:
+    """Return length ** power: what transformers and fairseq divide a hypothesis's log-probability by.
+
+    fairseq's search is this with early_stopping=True; both count the end token.
+    """
+    return float(length**power)
+
+
+def by_gnmt(length: int, power: float) -> float:
+    """Return ((5 + length) / 6) ** power (Wu et al. 2016, arXiv:1609.08144, eq. 14).
+
+    The Transformer of 2017 was decoded so: 4 beams, power 0.6 (arXiv:1706.03762, 6.1; tensor2tensor's
+    beam_search.py, which counts the end token too).
+    """
+    return float(((5 + length) / 6) ** power)
+
+
+@dataclass(frozen=True)
+class BeamParams(Constrained):
+    """How to search for the likeliest answers; and what Constrained says of them. Defaults as transformers'.
+
+    width: how many hypotheses are followed side by side, at most 64. n: how many of the best are returned.
+    length_penalty: the power of `penalty`; from -10 to 10. Above 0 favours long answers, below 0 short ones.
+    penalty: (tokens of a hypothesis, its end token counted, length_penalty) -> what its log-probability is
+        divided by to be its score: by_length, or by_gnmt.
+    early_stopping: when to stop once `width` hypotheses have ended. True: at once. False: when the likeliest
+        that goes on would score less than all of them if it ended now. "never": when it would even with all
+        of max_tokens, where length_penalty favours long ones.
+    max_tokens, stop_token_ids, ignore_eos: as in SamplingParams.
+
+    Raises RequestError, which names the field, its value and its bound.
+    """
+
+    width: int = 4
+    n: int = 1
+    length_penalty: float = 1.0
+    early_stopping: bool | Literal["never"] = False
+    max_tokens: int | None = 256
+    stop_token_ids: Sequence[int] | None = ()
+    ignore_eos: bool = False
+    penalty: Callable[[int, float], float] = by_length
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        width = _whole("width", self.width, 1, MOST_BEAMS)
+        checked: dict[str, object] = {
+            "width": width,
+            "n": _whole("n", self.n, 1, width),
+            "length_penalty": _real("length_penalty", self.length_penalty, _Bound(-10, 10)),
+            "stop_token_ids": _ids("stop_token_ids", self.stop_token_ids, MOST_STOP_IDS),
+        }
+        if self.max_tokens is not None:
+            checked["max_tokens"] = _whole("max_tokens", self.max_tokens, 1, MOST_INT)
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+        _flag("ignore_eos", self.ignore_eos)
+        if not isinstance(self.early_stopping, bool) and self.early_stopping != "never":
+            raise RequestError(f"early_stopping={show(self.early_stopping)} should be True, False or 'never'")
 
 
 class _Short(reprlib.Repr):
@@ -157,18 +270,28 @@ def _items(name: str, value: object, most: int) -> list[object]:
     return items
 
 
-def _stops(value: object) -> tuple[str, ...]:
-    stops: list[str] = []
-    for stop in [value] if isinstance(value, str) else _items("stop", value, MOST_STOPS):
-        if not isinstance(stop, str) or not 1 <= len(stop) <= MOST_STOP_CHARACTERS:
-            raise RequestError(f"stop={show(stop)} should be 1 to {MOST_STOP_CHARACTERS} characters of text")
-        stops.append(stop)
-    return tuple(stops)
+def _texts(name: str, value: object, most: int, longest: int) -> tuple[str, ...]:
+    texts: list[str] = []
+    for text in _items(name, value, most):
+        if not isinstance(text, str) or not 1 <= len(text) <= longest:
+            raise RequestError(f"{name}={show(text)} should be 1 to {longest} characters of text")
+        texts.append(text)
+    return tuple(texts)
 
 
-def _stop_ids(value: object) -> tuple[int, ...]:
-    items = _items("stop_token_ids", value, MOST_STOP_IDS)
-    return tuple(_whole("stop_token_ids", item, 0, MOST_INT) for item in items)
+def _ids(name: str, value: object, most: int) -> tuple[int, ...]:
+    return tuple(_whole(name, item, 0, MOST_INT) for item in _items(name, value, most))
+
+
+def _some(name: str, items: tuple[object, ...]) -> tuple[object, ...]:
+    if not items:
+        raise RequestError(f"{name}=() leaves nothing to choose from; None is no constraint")
+    return items
+
+
+def _flag(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise RequestError(f"{name}={show(value)} should be True or False")
 
 
 def _biases(value: object) -> dict[int, float] | None:

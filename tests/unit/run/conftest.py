@@ -9,7 +9,8 @@ import pytest
 
 from bestiary.load import load
 from bestiary.models import Decoder
-from bestiary.run.generate import Session, Vocabulary
+from bestiary.run.session import Session
+from bestiary.run.vocabulary import Vocabulary
 from bestiary.text.stream import Bytes
 from tests import tiny
 

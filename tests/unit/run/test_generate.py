@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from bestiary.errors import CheckpointError, RequestError
-from bestiary.run import generate as module
 from bestiary.run import sample
-from bestiary.run.generate import Chunk, Session, generate
+from bestiary.run import session as module
+from bestiary.run.generate import Chunk, generate
 from bestiary.run.params import SamplingParams
 from bestiary.run.sample import History
+from bestiary.run.session import Session
 
 from .conftest import CONTEXT, PIECES, SIZE, Pair, text_of, vocabulary
 from .test_stops import brute

@@ -125,7 +125,9 @@ def test_every_named_end_token_ends(llm: LLM, end: int) -> None:
 def test_a_session_computes_a_turn_once(llm: LLM) -> None:
     session, counts = llm.session(), list[int]()
     turns = list(HELLO)
-    with llm.model.embed.register_forward_pre_hook(lambda _, inputs: counts.append(inputs[0].numel())):
+    with llm.model.get_submodule("embed").register_forward_pre_hook(
+        lambda _, inputs: counts.append(inputs[0].numel())
+    ):
         for text in ("And?", "Why?"):
             answer = llm.chat(turns, GREEDY, session=session)[0]
             turns += [{"role": "assistant", "content": answer.text}, {"role": "user", "content": text}]

@@ -10,7 +10,7 @@ from bestiary.context import Full
 from bestiary.errors import RequestError
 from bestiary.load import load
 from bestiary.models import Decoder
-from bestiary.run import generate, score
+from bestiary.run import score, session
 from tests.goldens import STORED, hints
 
 NAMES = {"chatglm1-6b": (201, 204), "glm130b": (221, 224)}  # the ids of [gMASK] and <sop>
@@ -34,14 +34,14 @@ def whole(decoder: Decoder, prompt: list[int]) -> Tensor:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_session_computes_a_prefix_at_once(name: str) -> None:
     decoder = model(name)
-    session = generate.Session(decoder, 2048)
-    first = ids(name, generate.CHUNK + 70, generate.CHUNK + 3)
-    assert (session.prefill(first) - whole(decoder, first)[-1]).abs().max() <= 1e-4
+    seen = session.Session(decoder, 2048)
+    first = ids(name, session.CHUNK + 70, session.CHUNK + 3)
+    assert (seen.prefill(first) - whole(decoder, first)[-1]).abs().max() <= 1e-4
     longer = [*first, 60, 61]
-    session.feed([60])
-    assert (session.feed([61]) - whole(decoder, longer)[-1]).abs().max() <= 1e-4
+    seen.feed([60])
+    assert (seen.feed([61]) - whole(decoder, longer)[-1]).abs().max() <= 1e-4
     second = [7, *first]  # another prefix: nothing that was computed holds
-    assert (session.prefill(second) - whole(decoder, second)[-1]).abs().max() <= 1e-4
+    assert (seen.prefill(second) - whole(decoder, second)[-1]).abs().max() <= 1e-4
 
 
 @pytest.mark.parametrize("name", NAMES)

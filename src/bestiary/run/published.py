@@ -1,0 +1,87 @@
+"""What a model's files say of its answers: the tokens that end them, and those they must or must not have.
+
+The names are transformers' (generation/configuration_utils.py). Defaults of a search that a request can give
+itself (num_beams, length_penalty, min_length, repetition_penalty) are no rule of the model: they are left to
+the request, and on the command line they are its defaults.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from ..errors import ConfigError
+from ..files.paths import read_json
+from ..load import Loaded
+from ..text.tokenizer import Tokenizer
+from .params import show
+from .vocabulary import Rules
+
+_LIMIT = 1 << 20  # bytes of a generation_config.json; published ones have a few hundred
+
+# Rules that are not computed: the values under which they rule nothing.
+_IDLE: Mapping[str, tuple[object, ...]] = {
+    "encoder_no_repeat_ngram_size": (0,),
+    "exponential_decay_length_penalty": (),
+    "force_words_ids": (),
+    "forced_decoder_ids": ([],),
+    "sequence_bias": ({}, []),
+}
+
+
+def ends(tokenizer: Tokenizer, loaded: Loaded, path: Path) -> frozenset[int]:
+    """Return every token that ends an answer: the tokenizer's EOS, and what the model's other files name."""
+    metadata = loaded.checkpoint.metadata
+    named = [metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("eot", "eom")]
+    named += [tokenizer.eos, loaded.config.get("eos_token_id")]
+    named.append((_generation(loaded, path) or {}).get("eos_token_id"))
+    return frozenset(i for value in named for i in _ids("eos_token_id", value, path))
+
+
+def rules(loaded: Loaded, path: Path, size: int) -> Rules:
+    """Return what a model's generation_config.json, or else its config.json, says of all of its answers.
+
+    size: how many tokens there are; what is said of ids beyond is left out. Raises ConfigError for values
+    that are no token ids, and for rules that are not computed here.
+    """
+    generation = _generation(loaded, path)
+    said = loaded.config if generation is None else generation
+    for key, idle in _IDLE.items():
+        if said.get(key) is not None and said[key] not in idle:
+            raise ConfigError(
+                f"{path}: {key} = {show(said[key])} changes answers and is not computed here; remove the key "
+                "to go without it"
+            )
+
+    def known(key: str, value: object) -> tuple[int, ...]:
+        return tuple(i for i in _ids(key, value, path) if 0 <= i < size)
+
+    first, banned = known("forced_bos_token_id", said.get("forced_bos_token_id")), said.get("bad_words_ids")
+    sequences = [_ids("bad_words_ids", s, path) for s in (banned if isinstance(banned, list) else [])]
+    alone = known("suppress_tokens", said.get("suppress_tokens"))
+    return Rules(
+        first[0] if first else None,
+        known("forced_eos_token_id", said.get("forced_eos_token_id")),
+        (*(s for s in sequences if s and 0 <= s[-1] < size), *((i,) for i in alone)),
+        known("begin_suppress_tokens", said.get("begin_suppress_tokens")),
+    )
+
+
+def _generation(loaded: Loaded, path: Path) -> Mapping[str, object] | None:
+    file = (path if path.is_dir() else path.parent) / "generation_config.json"
+    if loaded.checkpoint.kind == "gguf" or not file.is_file():
+        return None
+    return read_json(file, limit=_LIMIT)
+
+
+def _ids(key: str, value: object, path: Path) -> tuple[int, ...]:
+    """Return a token id, or a list of them, or nothing, as a tuple."""
+    ids: Iterable[object] = value if isinstance(value, list) else () if value is None else (value,)
+    found: list[int] = []
+    for i in ids:
+        if i is None:
+            continue
+        if isinstance(i, bool) or not isinstance(i, int):
+            raise ConfigError(f"{path}: {key} = {show(value)} should be a token id, or a list of them")
+        found.append(i)
+    return tuple(found)
