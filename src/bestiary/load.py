@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from .bricks import Learned
 from .describe import context, describe, empty
 from .errors import CheckpointError, RequestError
 from .families.heads import DECODERS
@@ -54,7 +55,11 @@ class Loaded:
 
     @property
     def context(self) -> int:
-        return context(self.config) or 2048
+        said, positions = context(self.config) or 2048, getattr(self.model, "positions", None)
+        if not isinstance(positions, Learned):
+            return said
+        # RoBERTa's files count the rows before the first position in.
+        return min(said, positions.table.num_embeddings - positions.offset)
 
     @property
     def scores(self) -> bool:

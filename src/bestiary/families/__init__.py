@@ -81,6 +81,7 @@ FAMILIES = {
     "t5": "t5",
     "tensor2tensor": "tensor2tensor",
     "transformer": "transformer",
+    "umt5": "t5",
     "xlm-roberta": "roberta",
     "xverse": "llama",
     "yuan": "yuan",

@@ -28,6 +28,7 @@ from ..config import ACTIVATIONS, MOST_LAYERS, Activation, Config
 from ..context import Score
 from ..models import Decoder, Encoder, EncoderDecoder
 from ..tensors import DROP, Drop, Layout, Rules
+from .encoders import named
 from .heads import Heads as Published
 
 ENCODER: dict[str | tuple[str, ...], str | Layout | Drop] = {
@@ -59,26 +60,39 @@ def TENSORS(c: Config) -> Rules:  # noqa: N802  # a table in most families
         for stack, place in (("encoder", 1), ("decoder", 2))
         for theirs, ours in FEED.items()
     }
+    each: Rules = {
+        f"{stack}.block.*.layer.0.SelfAttention.relative_attention_bias": f"{stack}.bias.*.table"
+        for stack in ("encoder", "decoder")
+    }
     head = "decoder.head.1" if _scaled(c) else "decoder.head"
-    return {"shared": "encoder.embed", **ENCODER, **DECODER, **feed, "lm_head": head}
+    both: Rules = {"shared": "encoder.embed", **(each if _apart(c) else {}), **ENCODER, **feed}
+    if not named(c, "EncoderModel"):
+        return {**both, **DECODER, "lm_head": head}
+    return {path: ours.removeprefix("encoder.") for path, ours in both.items() if isinstance(ours, str)}
 
 
-def build(c: Config) -> EncoderDecoder:
-    """Compose the bricks that a T5 config.json describes."""
+def build(c: Config) -> EncoderDecoder | Encoder:
+    """Compose the bricks that a T5 config.json describes: of a T5EncoderModel, the encoder alone."""
     count = c.count("num_layers", most=MOST_LAYERS)
     depths = count, c.count("num_decoder_layers", count, most=MOST_LAYERS)
     start = c.count("decoder_start_token_id", 0, least=0, most=c.count("vocab_size") - 1)
     c.must("is_decoder", False)
-    model = stacks(c, _feed(c, c.count("d_model")), depths=depths, start=start)
+    c.must("scalable_attention", True)  # of umT5's files; no code reads it
+    model = stacks(c, _feed(c, c.count("d_model")), depths=depths, start=start, apart=_apart(c))
     if c.flag("tie_word_embeddings", c.text("model_type") == "t5"):
         model.decoder.head.weight = model.encoder.embed.weight
     if _scaled(c):
         model.decoder.head = nn.Sequential(Scale(c.count("d_model") ** -0.5), model.decoder.head)
-    return model
+    return model.encoder if named(c, "EncoderModel") else model
 
 
-def stacks(c: Config, mlp: Callable[[], nn.Module], *, depths: tuple[int, int], start: int) -> EncoderDecoder:
-    """Compose a T5's two stacks, of so many blocks each. mlp: makes what stands after the attention."""
+def stacks(
+    c: Config, mlp: Callable[[], nn.Module], *, depths: tuple[int, int], start: int, apart: bool = False
+) -> EncoderDecoder:
+    """Compose a T5's two stacks, of so many blocks each. mlp: makes what stands after the attention.
+
+    apart: whether each block has a table of distances of its own, in place of one for all of its stack.
+    """
     width, vocabulary = c.count("d_model"), c.count("vocab_size")
     queries = c.count("num_heads", most=width)
     heads = Heads(queries, queries, c.count("d_kv"))
@@ -86,16 +100,26 @@ def stacks(c: Config, mlp: Callable[[], nn.Module], *, depths: tuple[int, int], 
     farthest = c.count("relative_attention_max_distance", 128, least=ranges // 2 + 1)
     norm = partial(nn.RMSNorm, width, c.number("layer_norm_epsilon", 1e-6))
     embed, head = nn.Embedding(vocabulary, width), nn.Linear(width, vocabulary, bias=False)
-    both = Buckets(queries, ranges=ranges, farthest=farthest)
-    past = PastBuckets(queries, ranges=ranges, farthest=farthest)
-    attn = partial(Attention, width, heads, score=Score(1.0, causal=False, bias=both))
-    masked = partial(Attention, width, heads, score=Score(1.0, bias=past))
-    cross = partial(CrossAttention, width, heads, score=Score(1.0, causal=False))
-    encoder = [PreNorm(norm(), attn(), norm(), mlp()) for _ in range(depths[0])]
-    decoder = [CrossPreNorm(norm(), masked(), norm(), cross(), norm(), mlp()) for _ in range(depths[1])]
-    return EncoderDecoder(
-        Encoder(embed, encoder, norm(), bias=both), Decoder(embed, decoder, norm(), head, bias=past), (start,)
+    both, past = (
+        [kind(queries, ranges=ranges, farthest=farthest) for _ in range(depth if apart else 1)]
+        for kind, depth in zip((Buckets, PastBuckets), depths, strict=True)
     )
+    attn = partial(Attention, width, heads)
+    cross = partial(CrossAttention, width, heads, score=Score(1.0, causal=False))
+    scores = [Score(1.0, causal=False, bias=both[i % len(both)]) for i in range(depths[0])]
+    masked = [Score(1.0, bias=past[i % len(past)]) for i in range(depths[1])]
+    encoder = [PreNorm(norm(), attn(score=score), norm(), mlp()) for score in scores]
+    decoder = [CrossPreNorm(norm(), attn(score=score), norm(), cross(), norm(), mlp()) for score in masked]
+    tables = [nn.ModuleList(each) if apart else each[0] for each in (both, past)]
+    return EncoderDecoder(
+        Encoder(embed, encoder, norm(), bias=tables[0]),
+        Decoder(embed, decoder, norm(), head, bias=tables[1]),
+        (start,),
+    )
+
+
+def _apart(c: Config) -> bool:
+    return c.text("model_type") == "umt5"
 
 
 def _scaled(c: Config) -> bool:
