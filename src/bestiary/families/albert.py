@@ -29,8 +29,8 @@ BODY: Rules = {
     "[albert.]pooler": "pooler.0",
     "predictions.dense": "head.dense",
     "predictions.LayerNorm": "head.norm",
-    "predictions.decoder": "head.out",
     "predictions:bias": "head.out:bias",
+    "predictions.decoder": "head.out",
     "sop_classifier.classifier": "judge",
     "qa_outputs": "head",
 }

@@ -32,7 +32,7 @@ BODY: Rules = {
 
 def TENSORS(c: Config) -> Rules:  # noqa: N802  # a table in most families
     """Name the tensors."""
-    return {**heads(c, "mpnet"), **{f"[mpnet.]{path}": ours for path, ours in BODY.items()}}
+    return {**{f"[mpnet.]{path}": ours for path, ours in BODY.items()}, **heads(c, "mpnet")}
 
 
 def build(c: Config) -> Encoder:

@@ -15,7 +15,7 @@ from .heads import Heads
 
 def TENSORS(c: Config) -> Rules:  # noqa: N802  # a table in most families
     """Name the tensors."""
-    return {**heads(c, "roberta"), **body("roberta")}
+    return {**body("roberta"), **heads(c, "roberta")}
 
 
 def heads(c: Config, prefix: str) -> Rules:
@@ -25,8 +25,8 @@ def heads(c: Config, prefix: str) -> Rules:
         **spare,
         "lm_head.dense": "head.dense",
         "lm_head.layer_norm": "head.norm",
-        "lm_head.decoder": "head.out",
         "lm_head:bias": "head.out:bias",
+        "lm_head.decoder": "head.out",
         "classifier.dense": "pooler.0",
         "classifier.out_proj": "judge",
         "classifier": classifier(c),
