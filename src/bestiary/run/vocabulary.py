@@ -16,7 +16,8 @@ from .session import Session
 class Rules:
     """What a model's files say that all of its answers must be (run/published.py reads it).
 
-    first: the token that each begins with. last: tokens that the longest possible one ends with. banned:
+    first: the token that each begins with, where one token alone is before it: an encoder-decoder's
+    (transformers' forced_bos_token_id). last: tokens that the longest possible one ends with. banned:
     sequences that are in none. banned_first: tokens that none begins with.
     """
 
@@ -114,7 +115,8 @@ def _constraint(
     None where nothing does, so that nothing is computed for it.
     """
     rules, parts = vocabulary.rules, list[Constraint]()
-    taken = 0 if rules.first is None else 1
+    first = () if rules.first is None or len(begun) != 1 else (rules.first,)
+    taken = len(first)
     if params.choice is not None:
         parts.append(_choices(params.choice, vocabulary, ends, length - taken))
     if params.allowed_token_ids is not None:
@@ -126,14 +128,13 @@ def _constraint(
     if params.min_tokens > taken:
         parts.append(AtLeast(params.min_tokens - taken, tuple(ends)))
     if params.no_repeat_ngram_size:
-        first = () if rules.first is None else (rules.first,)
         parts.append(NoRepeat(params.no_repeat_ngram_size, (*begun, *first)))
     if isinstance(params.constraint, Constraint):
         parts.append(params.constraint)
     if rules.last and length > taken:
         parts.append(Last(length - taken - 1, rules.last))
-    if rules.first is not None:
-        return First(rules.first, Every(tuple(parts)))
+    if first:
+        return First(first[0], Every(tuple(parts)))
     return (parts[0] if len(parts) == 1 else Every(tuple(parts))) if parts else None
 
 
