@@ -272,6 +272,12 @@ T5: dict[str, Any] = {
     "num_layers": 3, "decoder_start_token_id": 0, "relative_attention_num_buckets": 8,
     "relative_attention_max_distance": 20,
 }  # fmt: skip
+BART: dict[str, Any] = {
+    **dict.fromkeys(SIZES, ...), "vocab_size": 130, "max_position_embeddings": 64, "d_model": 48,
+    "encoder_layers": 3, "encoder_attention_heads": 6, "encoder_ffn_dim": 96,
+    "decoder_layers": 2, "decoder_attention_heads": 4, "decoder_ffn_dim": 80,
+    "pad_token_id": 1, "decoder_start_token_id": 2,
+}  # fmt: skip
 ENCODER_DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "t5": ("T5ForConditionalGeneration", T5),
     "t5-deep-encoder": ("T5ForConditionalGeneration", {**T5, "num_decoder_layers": 2}),
@@ -283,6 +289,16 @@ ENCODER_DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
         "MT5ForConditionalGeneration",
         {**T5, "feed_forward_proj": "gated-silu", "tie_word_embeddings": False, "num_decoder_layers": 4},
     ),
+    "bart": ("BartForConditionalGeneration", BART),
+    "mbart": ("MBartForConditionalGeneration", {**BART, "scale_embedding": True}),
+    "plbart": ("PLBartForConditionalGeneration", BART),
+    "marian": ("MarianMTModel", {**BART, "scale_embedding": True, "activation_function": "swish"}),
+    "marian-apart": (
+        "MarianMTModel",
+        {**BART, "share_encoder_decoder_embeddings": False, "decoder_vocab_size": 130},
+    ),
+    "pegasus": ("PegasusForConditionalGeneration", {**BART, "activation_function": "relu"}),
+    "m2m-100": ("M2M100ForConditionalGeneration", {**BART, "scale_embedding": True}),
 }
 ALL = {**MODELS, **ENCODERS, **ENCODER_DECODERS}
 
@@ -308,11 +324,12 @@ def make(name: str, folder: Path, *, seed: int = 0) -> Any:
 def randomise(model: Any, spread: float) -> Any:
     """Fill a model with weights large enough that a wrong layout moves logits by whole units; return it.
 
-    Norms are spread around one instead of all ones.
+    Norms are spread around one instead of all ones. What is not trained, a table of positions, stays.
     """
     with torch.no_grad():
         for module in model.modules():
             norm = "norm" in type(module).__name__.lower()
             for name, p in module.named_parameters(recurse=False):
-                torch.nn.init.normal_(p, 1.0 if norm and name == "weight" else 0.0, spread)
+                if p.requires_grad:
+                    torch.nn.init.normal_(p, 1.0 if norm and name == "weight" else 0.0, spread)
     return model

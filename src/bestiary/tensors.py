@@ -184,7 +184,8 @@ def _turn(tensor: Tensor) -> Tensor:
     return tensor.mT if tensor.ndim > 1 else tensor
 
 
-# Several published paths are one tensor that was cut in equal pieces along its output channels.
+# Several published paths are one tensor that was cut along its output channels, in pieces that are equal, or
+# of which the first have one more.
 Rules = Mapping[str | tuple[str, ...], str | Layout | Drop]
 
 # What training leaves beside the weights in published files of any family, by the last part of its name.
@@ -223,7 +224,7 @@ class Use:
         if axis is None:
             return dict.fromkeys(self.published, parts[0])
         whole = self.layout.join([part.movedim(axis, 0) for part in parts], heads).movedim(0, axis)
-        pieces = whole.contiguous().chunk(len(self.published), axis)
+        pieces = whole.contiguous().tensor_split(len(self.published), axis)
         return dict(zip(self.published, pieces, strict=True))
 
 
@@ -316,7 +317,12 @@ def _pattern(path: str) -> re.Pattern[str]:
     path, _, leaf = path.partition(":")
     wild = re.escape(path).replace(r"\*", r"(\d+)").replace(r"\[", "(?:").replace(r"\]", ")?")
     leaf = leaf or r"\w+"
-    return re.compile(rf"{wild}\.({leaf})" if path else f"({leaf})")
+    return re.compile(rf"{wild}{re.escape(_joint(path))}({leaf})" if path else f"({leaf})")
+
+
+def _joint(path: str) -> str:
+    """Return what stands between the parts of a path: TensorFlow's has slashes."""
+    return "/" if "/" in path else "."
 
 
 def _use(name: str, table: _Table) -> Use | Drop | None:
@@ -340,7 +346,7 @@ def _fill(path: str, hit: re.Match[str]) -> str:
     path, _, own = path.partition(":")
     for number in numbers:
         path = path.replace("*", number, 1)
-    return ".".join(part for part in (path, own or leaf) if part)
+    return _joint(path).join(part for part in (path, own or leaf) if part)
 
 
 def _layout(target: str | Layout) -> Layout:

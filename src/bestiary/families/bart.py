@@ -19,10 +19,11 @@ from .translation import Layers, names, scaled, sizes
 def TENSORS(c: Config, learned: bool = True) -> Rules:  # noqa: N802  # a table in most families
     """Name the tensors. learned: whether positions are."""
     scale = c.flag("scale_embedding", False)
+    shared: Rules = {"[model.]shared": "encoder.embed" + ".0" * scale} if _shared(c) else {}
     return {
-        "[model.]shared": "encoder.embed" + ".0" * scale,
+        **shared,
         **names(scaled=scale, learned=learned),
-        "lm_head": "decoder.head",
+        "lm_head:weight": "decoder.head:weight",
         ":final_logits_bias": InRows("decoder.head:bias", 1),
     }
 
@@ -33,29 +34,22 @@ def build(c: Config) -> EncoderDecoder:
     for key, computed in (("normalize_embedding", True), ("static_position_embeddings", False)):
         c.must(key, computed)
     c.must("extra_pos_embeddings", 2)
-    norm = nn.LayerNorm
-    return compose(
-        c, c.text("model_type") == "mbart", lambda: Learned(rows, width, offset=2, norm=norm(width))
-    )
+    before = c.text("model_type") == "mbart"
+    return compose(c, before, lambda: Learned(rows, width, offset=2, norm=nn.LayerNorm(width)))
 
 
 def compose(c: Config, before: bool, positions: Callable[[], nn.Module]) -> EncoderDecoder:
     """Compose the bricks. before: norms stand before what they norm. positions: makes those of a stack."""
     width, source = c.count("d_model"), c.count("vocab_size")
-    for key, computed in (
-        ("normalize_before", before),
-        ("add_final_layer_norm", before),
-        ("is_decoder", False),
-    ):
-        c.must(key, computed)
+    c.must("is_decoder", False)
+    for key in ("normalize_before", "add_final_layer_norm"):
+        c.must(key, before)
     c.get("num_hidden_layers", None)  # of the encoder, again
-    layers, scale = (
-        Layers(c.activation("activation_function", "gelu"), nn.LayerNorm, before),
-        c.flag("scale_embedding", False),
-    )
+    layers = Layers(c.activation("activation_function", "gelu"), nn.LayerNorm, before)
+    scale = c.flag("scale_embedding", False)
     words = answers = nn.Embedding(source, width)
     target = c.count("decoder_vocab_size", source)
-    if c.flag("share_encoder_decoder_embeddings", True):
+    if _shared(c):
         c.must("decoder_vocab_size", source)
     else:
         answers = nn.Embedding(target, width)
@@ -70,6 +64,10 @@ def compose(c: Config, before: bool, positions: Callable[[], nn.Module]) -> Enco
         Decoder(scaled(answers, scale), decoder, layers.last(width), head, positions=positions()),
         (start,),
     )
+
+
+def _shared(c: Config) -> bool:
+    return c.flag("share_encoder_decoder_embeddings", True)
 
 
 def _biased(c: Config, model: Any, bias: bool) -> None:

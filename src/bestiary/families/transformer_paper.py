@@ -28,15 +28,14 @@ def build(c: Config) -> EncoderDecoder:
     norm = partial(nn.LayerNorm, eps=c.number("layer_norm_eps", 1e-6))
     before, bias = c.flag("normalize_before", False), c.flag("attention_bias", False)
     layers = Layers(ACTIVATIONS["relu"], norm, before, bias)
-    sizes = (
-        width,
-        c.count("ffn_embed_dim"),
-        c.count("attention_heads", most=width),
-        c.count("layers", most=MOST_LAYERS),
-    )
+    hidden, heads = c.count("ffn_embed_dim"), c.count("attention_heads", most=width)
+    count = c.count("layers", most=MOST_LAYERS)
+    deep = c.count("decoder_layers", count, most=MOST_LAYERS)
     words, head = nn.Embedding(vocabulary, width), nn.Linear(width, vocabulary, bias=False)
     head.weight = words.weight
     embed, last = scaled(words), layers.last
-    encoder = Encoder(embed, layers.encoder(*sizes), last(width), positions=positions())
-    decoder = Decoder(embed, layers.decoder(*sizes, width), last(width), head, positions=positions())
+    encoder = Encoder(embed, layers.encoder(width, hidden, heads, count), last(width), positions=positions())
+    decoder = Decoder(
+        embed, layers.decoder(width, hidden, heads, deep, width), last(width), head, positions=positions()
+    )
     return EncoderDecoder(encoder, decoder, (c.count("eos", 2, least=0, most=vocabulary - 1),))
