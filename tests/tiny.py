@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -318,6 +319,10 @@ def make(name: str, folder: Path, *, seed: int = 0) -> Any:
         made.lm_head = torch.nn.Linear(config.d_model, config.vocab_size, bias=False)
     model = randomise(made.float().eval(), 0.2)
     model.save_pretrained(folder)
+    if "tie_word_embeddings" in sizes:  # which it then forgets to write as it is published
+        said = json.loads((folder / "config.json").read_text())
+        said["tie_word_embeddings"] = sizes["tie_word_embeddings"]
+        (folder / "config.json").write_text(json.dumps(said))
     return model
 
 

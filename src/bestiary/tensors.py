@@ -283,23 +283,28 @@ def match(rules: Rules, published: Iterable[str], wanted: Mapping[str, object]) 
 def _expected(rules: Rules, ours: str, known: Collection[str]) -> str:
     """Return what this file would call our tensor, which its family may call in several ways."""
     kinds = {re.sub(r"\d+", "*", name) for name in known}
-    roots = {name.partition(".")[0] for name in known}
+    roots, leaves = {name.partition(".")[0] for name in known}, {name.rpartition(".")[2] for name in known}
+    modules = {name.rpartition(".")[0] for name in known}
 
-    def likeness(name: str) -> tuple[bool, bool]:
-        return re.sub(r"\d+", "*", name) in kinds, name.partition(".")[0] in roots
+    def nearest(forms: Sequence[str]) -> str:  # of one rule, with its `[...]` and without
+        return max(forms, key=lambda name: (like(name), name.partition(".")[0] in roots))
+
+    def like(name: str) -> tuple[bool, bool, bool]:
+        module, _, leaf = name.rpartition(".")
+        return re.sub(r"\d+", "*", name) in kinds, module in modules, leaf in leaves
 
     # The first of the likeliest: a table begins with what is published most.
-    return max(_spellings(rules, ours), key=likeness, default=ours)
+    return max(map(nearest, _spellings(rules, ours)), key=like, default=ours)
 
 
-def _spellings(rules: Rules, ours: str) -> Iterator[str]:
-    """Yield every name that a rule gives our tensor, in its published form: the table, backwards."""
+def _spellings(rules: Rules, ours: str) -> Iterator[tuple[str, str]]:
+    """Yield what each rule calls our tensor, without its `[...]` and with: the table, backwards."""
     for theirs, target in rules.items():
         paths = () if isinstance(target, Drop) else _layout(target).targets
         for hit in filter(None, (_pattern(path).fullmatch(ours) for path in paths)):
             source = theirs if isinstance(theirs, str) else theirs[-1]
-            yield _fill(re.sub(r"\[.*?\]", "", source), hit)
-            yield _fill(source.replace("[", "").replace("]", ""), hit)
+            bare, full = re.sub(r"\[.*?\]", "", source), source.replace("[", "").replace("]", "")
+            yield _fill(bare, hit), _fill(full, hit)
 
 
 _Table = list[tuple[re.Pattern[str], tuple[str, ...], str | Layout | Drop]]

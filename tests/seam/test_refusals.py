@@ -43,6 +43,10 @@ def test_a_tensor_too_many_is_named(folder: Path) -> None:
         load(folder, config=hints(folder))
 
 
+# What some published files have and some do not, which adds nothing there.
+ABSENT = ("final_logits_bias",)
+
+
 def test_each_tensor_that_is_missing_is_named(folder: Path) -> None:
     loaded = load(folder, config=hints(folder))
     owners = [
@@ -53,6 +57,8 @@ def test_each_tensor_that_is_missing_is_named(folder: Path) -> None:
         if any(held & other for another, other in owners if another is not use):
             continue  # a tied tensor may be there once
         lost = use.published[-1]
+        if lost in ABSENT:
+            continue
         save_file({name: t for name, t in original.items() if name != lost}, folder / "model.safetensors")
         with pytest.raises(CheckpointError) as caught:
             load(folder, config=hints(folder), check_finite=False)

@@ -73,7 +73,7 @@ def pooled(act: Callable[[], nn.Module]) -> Attach:
     """Summarise a text by its first token: act(dense x)."""
 
     def attach(c: Config, model: Any, bias: bool) -> None:
-        model.pooler = nn.Sequential(nn.Linear(_width(model), _width(model), bias), act())
+        model.pooler = nn.Sequential(nn.Linear(_width(model), _width(model)), act())
 
     return attach
 
@@ -93,7 +93,7 @@ def masked(key: str | None = None) -> Attach:
 
 def classified(c: Config, model: Any, bias: bool) -> None:
     """Judge each token, or the text: what the architecture says. A choice is one number for each text."""
-    made = nn.Linear(_width(model), 1 if named(c, "ForMultipleChoice") else labels(c), bias)
+    made = nn.Linear(_width(model), 1 if named(c, "ForMultipleChoice") else labels(c))
     if classifier(c) == "head":
         model.head = made
     else:
@@ -107,12 +107,12 @@ def classifier(c: Config) -> str:
 
 def pairs(c: Config, model: Any, bias: bool) -> None:
     """Judge whether the second segment follows the first: class 0 says that it does."""
-    model.judge = nn.Linear(_width(model), 2, bias)
+    model.judge = nn.Linear(_width(model), 2)
 
 
 def spans(c: Config, model: Any, bias: bool) -> None:
     """Say of each token whether an answer begins there, and whether it ends there."""
-    model.head = nn.Linear(_width(model), 2, bias)
+    model.head = nn.Linear(_width(model), 2)
 
 
 def named(c: Config, end: str) -> bool:

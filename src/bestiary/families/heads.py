@@ -78,9 +78,7 @@ def headed(
     """
     known = set(names)
     expected = expects(heads, architectures)
-    found = [
-        path for path in heads.attach if path in known or _has(known, f"{path}.weight") or path in expected
-    ]
+    found = [path for path in heads.attach if path in expected or _given_away(known, path)]
     if not found:
         return rules, build
 
@@ -98,6 +96,10 @@ def expects(heads: Heads, architectures: object) -> Container[str]:
     """Return the paths of the heads that an architecture is named for."""
     said = str(architectures[0]) if isinstance(architectures, list) and architectures else ""
     return {path for end, paths in heads.named.items() if said.endswith(end) for path in paths}
+
+
+def _given_away(names: set[str], path: str) -> bool:
+    return path in names or _has(names, f"{path}.weight") or _has(names, f"{path}.bias")
 
 
 def _has(names: set[str], tensor: str) -> bool:
