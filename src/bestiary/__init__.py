@@ -26,6 +26,7 @@ from .errors import (
 
 if TYPE_CHECKING:
     from .load import load as load_model
+    from .run.findings import Classified, Entity, Filled, Filler, Scored
     from .run.generate import Chunk
     from .run.llm import LLM
     from .run.outputs import BeamOutput, BeamRequestOutput, CompletionOutput, RequestOutput
@@ -40,13 +41,18 @@ __all__ = [
     "BestiaryError",
     "CheckpointError",
     "Chunk",
+    "Classified",
     "CompletionOutput",
     "ConfigError",
+    "Entity",
+    "Filled",
+    "Filler",
     "HubError",
     "KernelError",
     "RequestError",
     "RequestOutput",
     "SamplingParams",
+    "Scored",
     "Session",
     "TemplateError",
     "TokenizerError",
@@ -66,6 +72,10 @@ def __getattr__(name: str) -> object:
         from .run import outputs
 
         return getattr(outputs, name)
+    if name in ("Classified", "Entity", "Filled", "Filler", "Scored"):
+        from .run import findings
+
+        return getattr(findings, name)
     if name == "Chunk":
         from .run.generate import Chunk
 

@@ -8,7 +8,7 @@ from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self, TypeVar, cast
 
 import torch
 
@@ -22,10 +22,13 @@ from ..text.tokenizer import Tokenizer, open_tokenizer
 from . import published
 from . import threads as cores
 from .beams import beam_search
+from .encode import Progress as Told
+from .findings import Classified, Entity, Filled, Scored
 from .generate import Chunk, generate
 from .memory import keep_freed
 from .outputs import BeamOutput, BeamRequestOutput, RequestOutput, collect
 from .params import BeamParams, SamplingParams, show
+from .reader import Reader, TextOrPair
 from .session import Session
 from .vocabulary import Vocabulary
 
@@ -34,6 +37,7 @@ TextOrIds = str | Sequence[int]
 # Messages (text.chat.Message says what may be in one) and tools are plain dictionaries.
 Conversation = Sequence[Mapping[str, Any]]
 Tools = Sequence[Mapping[str, Any]]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -80,15 +84,11 @@ class LLM:
         self.tokenizer: Tokenizer = open_tokenizer(self.path)
         self.template = _template(chat_template, self.path, self.tokenizer)
         loaded = load(self.path, device=place, dtype=dtype, progress=progress)
-        if loaded.scores:
-            raise RequestError(
-                f"{self.path} scores texts and writes none; give its model, by bestiary.load.load, to "
-                "bestiary.run.score.rewards"
-            )
         fuse(loaded.model)
         self.context = _context(context, loaded.context)
         self._ends = published.ends(self.tokenizer, loaded, self.path)
         self._loaded: Loaded | None = loaded
+        self._reading: Reader | None = Reader(loaded, self.tokenizer, self.path, self.context)
 
     @property
     def model(self) -> Model:
@@ -97,13 +97,10 @@ class LLM:
 
     @property
     def writer(self) -> Writer:
-        """The model, where it writes. Raises RequestError for an encoder, which reads only."""
+        """The model, where it writes. Raises RequestError for one that only reads."""
         model = self.model
-        if isinstance(model, Encoder):
-            raise RequestError(
-                f"{self.path.name} is an encoder: it reads texts and writes none. See what embed, classify "
-                "and fill_mask make of a text"
-            )
+        if isinstance(model, Encoder) or self._open().scores:
+            raise self._reader.cannot("write", "reads texts only")
         return model
 
     def generate(
@@ -166,6 +163,79 @@ class LLM:
             request = self._continuation(cast(TextOrIds, prompt))
         return self._run(request, params, session)
 
+    def embed(
+        self,
+        texts: str | Sequence[str],
+        *,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        truncate: bool = False,
+        progress: Told | None = None,
+    ) -> torch.Tensor:
+        """Return the vectors of a text, or of each of several: float32 (N, dim), on the CPU.
+
+        They are made of the last states as the model's folder says. Where it says nothing: the mean of an
+        encoder's, or a decoder's last. prompt: what to put before each text; prompt_name: one of the folder's
+        own ("query"). truncate: cut what is longer than the model reads, which is refused otherwise.
+        progress: called with (texts done, texts in all). Raises RequestError before anything is computed.
+        """
+        how = {"prompt": prompt, "prompt_name": prompt_name}
+        return self._reader.embed(_several(texts), **how, truncate=truncate, progress=progress)
+
+    def classify(
+        self,
+        texts: str | Sequence[TextOrPair],
+        *,
+        truncate: bool = False,
+        progress: Told | None = None,
+    ) -> list[Classified]:
+        """Return what the model's head says of a text, or of each of several texts or pairs (a, b).
+
+        Scores are probabilities of the classes: of all together, or of each where problem_type says that
+        there may be several. Rewards, regressions and a class alone are the head's own numbers. Raises
+        RequestError for a model without such a head, and as embed does.
+        """
+        return self._reader.classify(_several(texts), truncate=truncate, progress=progress)
+
+    def tag(
+        self, texts: str | Sequence[str], *, truncate: bool = False, progress: Told | None = None
+    ) -> list[list[Entity]]:
+        """Return the entities in a text, or in each of several, by a head that judges tokens.
+
+        Raises RequestError as classify does.
+        """
+        return self._reader.tag(_several(texts), truncate=truncate, progress=progress)
+
+    def fill_mask(
+        self,
+        texts: str | Sequence[str],
+        *,
+        top: int = 5,
+        truncate: bool = False,
+        progress: Told | None = None,
+    ) -> list[Filled]:
+        """Return the likeliest tokens behind each mask of a text, or of each of several.
+
+        A mask is written as the tokenizer spells it ([MASK], <mask>); other control tokens are text. Each is
+        filled with the others hidden. Raises RequestError for a text without one, and as classify does.
+        """
+        return self._reader.fill_mask(_several(texts), top=top, truncate=truncate, progress=progress)
+
+    def score(self, texts: str | Sequence[str], *, choices: Sequence[str] | None = None) -> list[Scored]:
+        """Return how likely a text is, or each of several; or each of choices after one text.
+
+        What begins a document (BOS) stands before the text and is given; without one, the text's first token
+        is. Of a masked language model, each token is scored with all others seen. Choices are encoded
+        together with the text, and scored from the first token that differs from the text's alone; those of
+        an encoder-decoder are encoded alone. No end token is scored. Raises RequestError for a model that
+        gives no probabilities, and for what is longer than the context.
+        """
+        if choices is None:
+            return self._reader.score(_several(texts))
+        if not isinstance(texts, str):
+            raise RequestError(f"choices stand after one text, and {len(texts)} were given")
+        return self._reader.choices(texts, choices)
+
     def session(self) -> Session:
         """Return the memory of one conversation. Given to each of its turns, a turn computes only what is
         new.
@@ -176,7 +246,7 @@ class LLM:
         """Let go of the weights."""
         if self._loaded is not None:
             self._loaded.checkpoint.close()
-            self._loaded = None
+            self._loaded = self._reading = None
 
     def __enter__(self) -> Self:
         return self
@@ -190,6 +260,12 @@ class LLM:
         if self._loaded is None:
             raise RequestError("this model was closed; open it again")
         return self._loaded
+
+    @property
+    def _reader(self) -> Reader:
+        if self._reading is None:
+            raise RequestError("this model was closed; open it again")
+        return self._reading
 
     def _continuation(self, prompt: TextOrIds) -> _Request:
         answers = isinstance(self.writer, EncoderDecoder)
@@ -249,6 +325,10 @@ def _listed(prompts: TextOrIds | Sequence[TextOrIds]) -> Sequence[TextOrIds]:
     """Return prompts as several; one alone is text, or ids."""
     alone = isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], int))
     return cast(Sequence[TextOrIds], [prompts] if alone else prompts)
+
+
+def _several(texts: str | Sequence[T]) -> Sequence[T | str]:
+    return [texts] if isinstance(texts, str) else texts
 
 
 def _is_conversation(value: object) -> bool:

@@ -9,37 +9,75 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ..context import Cache, Full, Stream
+from ..context import Cache, Full, Prompt, Stream
 from ..errors import RequestError
 from ..models import Writer
+from .session import common
 
 # Rows of logits held at once: 128 of a vocabulary of 49,152 are 25 MB of float32.
 ROWS = 128
 
 
-@torch.inference_mode()
 def log_likelihoods(model: Writer, ids: Sequence[int]) -> Tensor:
     """Return ln p(ids[i + 1] | ids[: i + 1]) of each i: float64 (T - 1,), on the CPU.
 
     The first token is given, not scored; of a prefix language model, so are the P tokens of the prefix, which
     have seen each other: (T - 1 - P,). Raises RequestError when nothing is left to score.
     """
-    if len(ids) < 2:
-        raise RequestError(f"{len(ids)} token(s) leave nothing to score; give at least 2")
-    like, scored = next(model.parameters()), len(ids) - 1
-    cache = Cache.empty(model, 1, scored, dtype=like.dtype, device=like.device)
-    tokens, parts = torch.tensor(ids, device=like.device), []
-    prompt = model.prompt(tokens[None])
-    given = 0 if prompt.prefix is None else int(prompt.prefix)
-    if given >= scored:
-        raise RequestError(f"the prefix takes {given} of {len(ids)} tokens and leaves nothing to score")
-    edges = [0, *range(max(ROWS, given + 1), scored, ROWS), scored]  # a prefix is computed at once
-    for begin, end in pairwise(edges):
-        step, first = Stream.at(cache, begin, end - begin, prompt), max(begin, given)
-        logits = model(tokens[None, begin:end], step, (0, slice(first - begin, None))).double()
-        wanted = logits.gather(-1, tokens[first + 1 : end + 1, None])[:, 0]
-        parts.append(wanted - logits.logsumexp(-1))
-    return torch.cat(parts).cpu()
+    return continuations(model, [ids], [1])[0]
+
+
+@torch.inference_mode()
+def continuations(
+    model: Writer,
+    sequences: Sequence[Sequence[int]],
+    begins: Sequence[int],
+    *,
+    source: Sequence[int] | None = None,
+) -> list[Tensor]:
+    """Return ln p of each token from begins[i] on, at least 1, of sequence i: float64, on the CPU.
+
+    What sequences have in common with the one before, as choices of one prompt do, is computed once. source:
+    what an encoder-decoder answers; the sequences begin with the tokens model.start then. Raises RequestError
+    when nothing is left to score.
+    """
+    like = next(model.parameters())
+    if short := [ids for ids in sequences if len(ids) < 2]:
+        raise RequestError(f"{len(short[0])} token(s) leave nothing to score; give at least 2")
+    room = max(map(len, sequences)) - 1
+    cache = Cache.empty(model, 1, room, dtype=like.dtype, device=like.device)
+    read = None if source is None else model.prompt(torch.tensor([source], device=like.device))
+    scored: list[Tensor] = []
+    done: Sequence[int] = ()
+    before: Prompt | None = None
+    for ids, begin in zip(sequences, begins, strict=True):
+        tokens = torch.tensor(ids, device=like.device)
+        prompt = read or model.prompt(tokens[None])
+        given = max(begin - 1, 0 if prompt.prefix is None else int(prompt.prefix))
+        if given >= len(ids) - 1:
+            raise RequestError(f"the prefix takes {given} of {len(ids)} tokens and leaves nothing to score")
+        shared = 0 if before is None or not prompt.continues(before) else common(done, ids)
+        steps = _steps(model, cache, tokens, prompt, (min(shared, given), given))
+        scored.append(torch.cat(list(steps)).cpu())
+        done, before = ids[:-1], prompt
+    return scored
+
+
+def _steps(
+    model: Writer, cache: Cache, tokens: Tensor, prompt: Prompt, places: tuple[int, int]
+) -> Iterator[Tensor]:
+    """Yield ln p of the tokens behind `given`, ROWS at a time. places: what the cache holds, and `given`."""
+    start, given = places
+    last = len(tokens) - 1
+    first = start + ROWS if prompt.prefix is None else max(start + ROWS, int(prompt.prefix) + 1)
+    for begin, end in pairwise([start, *range(first, last, ROWS), last]):  # a prefix is computed at once
+        step, skipped = Stream.at(cache, begin, end - begin, prompt), max(given - begin, 0)
+        if begin + skipped >= end:
+            model.hidden(tokens[None, begin:end], step)
+            continue
+        logits = model(tokens[None, begin:end], step, (0, slice(skipped, None))).double()
+        wanted = logits.gather(-1, tokens[begin + skipped + 1 : end + 1, None])[:, 0]
+        yield wanted - logits.logsumexp(-1)
 
 
 def perplexity(model: Writer, ids: Sequence[int], *, window: int | None = None) -> float:

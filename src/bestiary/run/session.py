@@ -87,7 +87,7 @@ class Session:
                 self.rewind(0)  # what was computed saw another beginning
         begun = self.begun(prompt)
         # The last token is always computed: its logits were not kept.
-        self.rewind(min(_common(self.ids, begun), len(begun) - 1))
+        self.rewind(min(common(self.ids, begun), len(begun) - 1))
         return self.feed(begun[len(self.ids) :])
 
     @torch.inference_mode()
@@ -168,6 +168,6 @@ def _room(length: int, had: int, context: int) -> int:
     return had if length <= had else min(context, -(-max(length, had + had // 2) // ROOM) * ROOM)
 
 
-def _common(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many tokens two sequences begin with in common."""
+def common(a: Sequence[int], b: Sequence[int]) -> int:
+    """Return how many tokens two sequences begin with in common."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

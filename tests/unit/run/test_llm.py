@@ -247,5 +247,10 @@ def test_a_reward_model_is_told_from_one_that_writes(plain: Path) -> None:
     tensors = load_file(plain / "model.safetensors")
     tensors["score.weight"] = tensors.pop("lm_head.weight")[:2].clone()
     save_file(tensors, plain / "model.safetensors")
-    with pytest.raises(RequestError, match=r"scores texts and writes none.*score\.rewards"):
-        LLM(plain)
+    with LLM(plain) as opened:
+        (said,) = opened.classify("a text")
+        assert set(said.scores) == {"LABEL_0", "LABEL_1"}
+        assert said.score == max(said.scores.values())
+        for ask in (opened.generate, opened.score):
+            with pytest.raises(RequestError, match=r"a decoder that .*\. It can embed, classify$"):
+                ask("a text")
