@@ -54,7 +54,8 @@ class Subject:
 
     @property
     def blocks(self) -> int:
-        return sum(len(part) for part in self.model.modules() if isinstance(part, Blocks))
+        # ALBERT's layers are one, time and again.
+        return sum(len(set(part)) for part in self.model.modules() if isinstance(part, Blocks))
 
     def tokens(self, rows: int, count: int) -> Tensor:
         """Return random tokens, int64 (rows, count); of a prefix language model, prompts as it reads them."""

@@ -259,6 +259,11 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 
 # Where a whole text is read first: name -> (transformers' model class, what differs from SIZES).
 BERT: dict[str, Any] = {"num_key_value_heads": ...}
+NARROW: dict[str, Any] = {**BERT, "embedding_size": 24}
+DISTILBERT: dict[str, Any] = {
+    **dict.fromkeys(SIZES, ...), "vocab_size": 130, "max_position_embeddings": 64, "dim": 48,
+    "hidden_dim": 96, "n_layers": 3, "n_heads": 6,
+}  # fmt: skip
 ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "bert": ("BertForMaskedLM", BERT),
     "bert-bare": ("BertModel", {**BERT, "hidden_act": "relu"}),
@@ -267,6 +272,18 @@ ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "bert-texts": ("BertForSequenceClassification", {**BERT, "num_labels": 3}),
     "bert-tokens": ("BertForTokenClassification", {**BERT, "num_labels": 5}),
     "bert-spans": ("BertForQuestionAnswering", BERT),
+    "roberta": ("RobertaForMaskedLM", BERT),
+    "roberta-texts": ("RobertaForSequenceClassification", {**BERT, "num_labels": 3}),
+    "xlm-roberta": ("XLMRobertaModel", BERT),
+    "camembert": ("CamembertForMaskedLM", BERT),
+    "mpnet": ("MPNetForMaskedLM", BERT),
+    "distilbert": ("DistilBertForMaskedLM", DISTILBERT),
+    "distilbert-texts": ("DistilBertForSequenceClassification", DISTILBERT),
+    "electra": ("ElectraForPreTraining", NARROW),
+    "electra-generator": ("ElectraForMaskedLM", NARROW),
+    "electra-texts": ("ElectraForSequenceClassification", {**BERT, "embedding_size": 48}),
+    "albert": ("AlbertForPreTraining", NARROW),
+    "albert-groups": ("AlbertForMaskedLM", {**NARROW, "num_hidden_layers": 5, "num_hidden_groups": 3}),
 }
 T5: dict[str, Any] = {
     **dict.fromkeys(SIZES, ...), "vocab_size": 130, "d_model": 48, "d_ff": 96, "d_kv": 5, "num_heads": 6,
