@@ -23,6 +23,7 @@ PAGE = ROOT / "docs/families.md"
 FOLDER = ROOT / "src/bestiary/families"
 CASES = ROOT / "tests/references"
 LIVE = ROOT / "tests/tiny.py"
+TABLES = ("MODELS", "ENCODERS", "ENCODER_DECODERS")
 MEAN_LINES = 60
 
 # Families whose files transformers does not write and of which no case is stored: the test that makes some.
@@ -230,13 +231,14 @@ def _name(module: Family) -> str:
 def _live(types: dict[str, tuple[str, ...]]) -> dict[str, list[str]]:
     """Return the variants of each family that transformers makes for the tests.
 
-    Their configuration classes are told by their names, which are the model types': reading them from
+    Their classes are told by how their names begin, which is with the model type: reading that from
     transformers would take seconds.
     """
     named = {_plain(kind): name for name, kinds in types.items() for kind in kinds if "(" not in kind}
     found: dict[str, list[str]] = {}
     for variant, kind in _models(LIVE):
-        found.setdefault(named[_plain(kind.removesuffix("Config"))], []).append(variant)
+        begins = [plain for plain in named if _plain(kind).startswith(plain)]
+        found.setdefault(named[max(begins, key=len)], []).append(variant)
     return found
 
 
@@ -245,12 +247,12 @@ def _plain(kind: str) -> str:
 
 
 def _models(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield (name, configuration class) of each row of MODELS."""
+    """Yield (name, configuration class or model class) of each row of TABLES."""
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "MODELS":
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) in TABLES:
             table = node.value
             if not isinstance(table, ast.Dict):
-                raise TypeError(f"{path}: MODELS should be written as one table")
+                raise TypeError(f"{path}: {ast.unparse(node.target)} should be written as one table")
             for key, value in zip(table.keys, table.values, strict=True):
                 yield ast.literal_eval(key), ast.literal_eval(value.elts[0])  # type: ignore[arg-type, attr-defined]
 
