@@ -60,7 +60,8 @@ INERT = frozenset(
     init_method_std use_scaled_init_for_output_weights deep_init original_vocab_size fp32_layernorm
     fp32_embedding fp32_tokentypes lr lr_decay_style weight_decay clip_grad warmup
     encoder_layerdrop decoder_layerdrop classif_dropout forced_bos_token_id forced_eos_token_id bad_words_ids
-    force_bos_token_to_be_generated add_bias_logits replacing_rate student_encoder_layers student_decoder_layers
+    suppress_tokens begin_suppress_tokens force_bos_token_to_be_generated
+    add_bias_logits replacing_rate student_encoder_layers student_decoder_layers
     num_labels finetuning_task summary_last_dropout classifier_dropout_prob qa_dropout seq_classif_dropout
     pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers pooler_size_per_head
     sentence_transformers sbert_ce_default_activation_function

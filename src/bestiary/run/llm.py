@@ -87,6 +87,7 @@ class LLM:
         fuse(loaded.model)
         self.context = _context(context, loaded.context)
         self._ends = published.ends(self.tokenizer, loaded, self.path)
+        self._rules = published.rules(loaded, self.path)
         self._loaded: Loaded | None = loaded
         self._reading: Reader | None = Reader(loaded, self.tokenizer, self.path, self.context)
 
@@ -291,9 +292,8 @@ class LLM:
     def _vocabulary(self, ends: frozenset[int], *, continues: bool) -> Vocabulary:
         size, rows = self.tokenizer.vocab_size, self._open().config.get("vocab_size")
         size = min(size, rows) if isinstance(rows, int) else size
-        rules = published.rules(self._open(), self.path, size)
         stream = partial(self.tokenizer.stream, continues=continues)
-        return Vocabulary(size, ends, stream, self.tokenizer.encode, rules)
+        return Vocabulary(size, ends, stream, self.tokenizer.encode, self._rules)
 
     def _run(
         self, request: _Request, params: SamplingParams | None, session: Session | None

@@ -38,11 +38,10 @@ def ends(tokenizer: Tokenizer, loaded: Loaded, path: Path) -> frozenset[int]:
     return frozenset(i for value in named for i in _ids("eos_token_id", value, path))
 
 
-def rules(loaded: Loaded, path: Path, size: int) -> Rules:
+def rules(loaded: Loaded, path: Path) -> Rules:
     """Return what a model's generation_config.json, or else its config.json, says of all of its answers.
 
-    size: how many tokens there are; what is said of ids beyond is left out. Raises ConfigError for values
-    that are no token ids, and for rules that are not computed here.
+    Raises ConfigError for values that are no token ids, and for rules that are not computed here.
     """
     generation = _generation(loaded, path)
     said = loaded.config if generation is None else generation
@@ -53,17 +52,18 @@ def rules(loaded: Loaded, path: Path, size: int) -> Rules:
                 "to go without it"
             )
 
-    def known(key: str, value: object) -> tuple[int, ...]:
-        return tuple(i for i in _ids(key, value, path) if 0 <= i < size)
+    def named(key: str) -> tuple[int, ...]:
+        return _ids(key, said.get(key), path)
 
-    first, banned = known("forced_bos_token_id", said.get("forced_bos_token_id")), said.get("bad_words_ids")
+    first, banned = named("forced_bos_token_id"), said.get("bad_words_ids")
+    if not first and loaded.config.get("force_bos_token_to_be_generated"):  # the first BARTs' spelling
+        first = _ids("bos_token_id", loaded.config.get("bos_token_id"), path)
     sequences = [_ids("bad_words_ids", s, path) for s in (banned if isinstance(banned, list) else [])]
-    alone = known("suppress_tokens", said.get("suppress_tokens"))
     return Rules(
         first[0] if first else None,
-        known("forced_eos_token_id", said.get("forced_eos_token_id")),
-        (*(s for s in sequences if s and 0 <= s[-1] < size), *((i,) for i in alone)),
-        known("begin_suppress_tokens", said.get("begin_suppress_tokens")),
+        named("forced_eos_token_id"),
+        (*(s for s in sequences if s), *((i,) for i in named("suppress_tokens"))),
+        named("begin_suppress_tokens"),
     )
 
 

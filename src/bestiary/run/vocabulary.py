@@ -26,6 +26,16 @@ class Rules:
     banned: tuple[tuple[int, ...], ...] = ()
     banned_first: tuple[int, ...] = ()
 
+    def within(self, size: int) -> Rules:
+        """Return the rules without what they say of ids beyond `size`, which are never chosen anyway."""
+
+        def known(ids: Iterable[int]) -> tuple[int, ...]:
+            return tuple(i for i in ids if 0 <= i < size)
+
+        banned = tuple(sequence for sequence in self.banned if known(sequence) == sequence)
+        first = self.first if self.first is not None and 0 <= self.first < size else None
+        return Rules(first, known(self.last), banned, known(self.banned_first))
+
 
 @dataclass(frozen=True)
 class Vocabulary:
@@ -114,7 +124,7 @@ def _constraint(
 
     None where nothing does, so that nothing is computed for it.
     """
-    rules, parts = vocabulary.rules, list[Constraint]()
+    rules, parts = vocabulary.rules.within(vocabulary.size), list[Constraint]()
     first = () if rules.first is None or len(begun) != 1 else (rules.first,)
     taken = len(first)
     if params.choice is not None:
