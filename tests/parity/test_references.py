@@ -59,8 +59,9 @@ def reference(case: Path) -> Reference:
 def watched(stack: Stack) -> Iterator[list[Tensor]]:
     """Collect the stream before the first block and after each one, while a model computes."""
     states: list[Tensor] = []
-    hooks = [stack.layers[0].register_forward_pre_hook(lambda _, args: states.append(args[0]))]
-    hooks += [layer.register_forward_hook(lambda *args: states.append(args[2])) for layer in stack.layers]
+    hooks = [stack.layers.register_forward_pre_hook(lambda _, args: states.append(args[0]))]
+    once = dict.fromkeys(stack.layers)  # where several are one
+    hooks += [layer.register_forward_hook(lambda *args: states.append(args[2])) for layer in once]
     yield states
     for hook in hooks:
         hook.remove()

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import transformers
+from torch import Tensor
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from bestiary.context import Full
 from bestiary.load import load, published, save
+from bestiary.models import Encoder, EncoderDecoder
 from tests import tiny
 from tests.goldens import decoders
 
-from .test_references import assert_close, greedy, hidden_states
+from .test_references import assert_close, greedy, hidden_states, watched
 
 
 @pytest.mark.parametrize("name", tiny.MODELS)
@@ -35,18 +39,75 @@ def test_equal(name: str, tmp_path: Path) -> None:
     assert greedy(loaded, tokens[0, :10], 16) == ids[0, 10:].tolist()
 
 
-@pytest.mark.parametrize("name", tiny.MODELS)
+def texts(reference: Any) -> dict[str, Tensor]:
+    """Return what an encoder is given: texts padded on the right, and segments where it knows of any."""
+    seen = torch.arange(17) < torch.tensor([17, 12, 9])[:, None]
+    tokens = torch.randint(5, tiny.SIZES["vocab_size"], seen.shape)
+    given = {"input_ids": torch.where(seen, tokens, reference.config.pad_token_id), "attention_mask": seen}
+    if getattr(reference.config, "type_vocab_size", 0) > 1:
+        given["token_type_ids"] = torch.randint(reference.config.type_vocab_size, seen.shape)
+    return given
+
+
+@pytest.mark.parametrize("name", tiny.ENCODERS)
+def test_states_of_what_is_read(name: str, tmp_path: Path) -> None:
+    reference = tiny.make(name, tmp_path)
+    given, model = texts(reference), load(tmp_path).model
+    tokens, seen = given["input_ids"], given["attention_mask"]
+    assert isinstance(model, Encoder)
+    begin = replace(model.prompt(tokens, seen), segments=given.get("token_type_ids"))
+    with torch.inference_mode():
+        want = reference(**given, output_hidden_states=True)
+        with watched(model) as states:
+            said = model(tokens, Full.of(tokens, seen, begin))
+    for i, (state, right) in enumerate(zip(states, want.hidden_states, strict=True)):
+        assert_close(state[seen], right[seen], 1e-4, f"hidden state {i}")
+    if (logits := want.get("logits")) is not None and logits.shape == said.shape:
+        assert_close(said[seen], logits[seen], 1e-4, "logits")
+
+
+@pytest.mark.parametrize("name", tiny.ENCODER_DECODERS)
+def test_answers(name: str, tmp_path: Path) -> None:
+    reference = tiny.make(name, tmp_path)
+    given, loaded = texts(reference), load(tmp_path)
+    seen, model = given["attention_mask"], loaded.model
+    assert isinstance(model, EncoderDecoder)
+    answer = torch.randint(5, tiny.SIZES["vocab_size"], (3, 14))
+    with torch.inference_mode(), watched(model.encoder) as read, watched(model.decoder) as written:
+        begin = model.prompt(given["input_ids"], seen)
+        logits = model(answer, Full.of(answer, None, begin))
+        want = reference(**given, decoder_input_ids=answer, output_hidden_states=True)
+        alone = model.prompt(given["input_ids"][:1])
+        first = given["input_ids"][:1]
+        # Its cache has as many layers as the encoder.
+        kind = {"do_sample": False, "num_beams": 1, "use_cache": False}
+        ends = {"max_new_tokens": 16, "eos_token_id": None, "forced_eos_token_id": None}
+        ids = reference.generate(first, **kind, **ends)[0]
+    assert want.logits.std() > 0.15, "too small to tell anything"
+    assert_close(logits, want.logits, 1e-4, "logits")
+    for i, right in enumerate(want.encoder_hidden_states[:-1]):  # the last one is after the norm
+        assert_close(read[i][seen], right[seen], 1e-4, f"encoder state {i}")
+    for i, right in enumerate(want.decoder_hidden_states[:-1]):
+        assert_close(written[i], right, 1e-4, f"decoder state {i}")
+    assert begin.memory is not None
+    assert_close(begin.memory.states[seen], want.encoder_last_hidden_state[seen], 1e-4, "what is read")
+    assert greedy(loaded, torch.tensor(model.start), 16, alone) == ids[1:].tolist()
+
+
+@pytest.mark.parametrize("name", [*tiny.MODELS, *tiny.ENCODER_DECODERS])
 def test_saved_and_read_again(name: str, tmp_path: Path) -> None:
     reference = tiny.make(name, tmp_path / "a")
     loaded = load(tmp_path / "a")
     save(loaded, tmp_path / "b")
-    tokens = torch.randint(tiny.SIZES["vocab_size"], (2, 9))
+    given = {"input_ids": torch.randint(tiny.SIZES["vocab_size"], (2, 9))}
+    if name in tiny.ENCODER_DECODERS:
+        given["decoder_input_ids"] = given["input_ids"]
     with torch.inference_mode():
-        want = reference(tokens).logits
+        want = reference(**given).logits
         kind = reference.config._attn_implementation
-        theirs = type(reference).from_pretrained(tmp_path / "b", attn_implementation=kind)(tokens).logits
+        theirs = type(reference).from_pretrained(tmp_path / "b", attn_implementation=kind)(**given).logits
     assert torch.equal(theirs, want)
-    assert published(load(tmp_path / "b")).keys() == loaded.checkpoint.entries.keys()
+    assert published(load(tmp_path / "b")).keys() == loaded.checkpoint.entries.keys() - loaded.match.dropped
 
 
 # What transformers 5.23 does not compute of cases whose architecture it has.
