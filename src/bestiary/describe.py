@@ -33,6 +33,7 @@ CONTEXT_KEYS = (
     "max_seq_len",
     "n_positions",
     "n_ctx",
+    "max_target_positions",
 )
 
 
