@@ -7,11 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 
+from bestiary import LLM
 from bestiary.errors import RequestError
 from bestiary.load import load
 from bestiary.run import score
 from tests import tiny
+
+from . import answerer
 
 
 @pytest.mark.parametrize("name", ["llama", "llama-dynamic"])
@@ -42,6 +46,68 @@ def test_perplexity_by_windows(tmp_path: Path) -> None:
     assert score.perplexity(model, ids.tolist(), window=20) == pytest.approx(
         math.exp(sum(losses) / 2), rel=1e-5
     )
+
+
+CHOICES = [[1, 2, 3, 9, 9], [1, 2, 3, 4], [1, 2, 8, 8, 8, 8], [7, 2, 3, 4]]
+
+
+@pytest.mark.parametrize("name", ["llama", "llama-dynamic", "mistral"])
+def test_choices_are_scored_as_each_alone(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reference = tiny.make(name, tmp_path)
+    model = load(tmp_path).decoder
+    monkeypatch.setattr(score, "ROWS", 2)  # a prompt comes in pieces
+    begins = [3, 3, 2, 1]
+    for ids, begin, ours in zip(CHOICES, begins, score.continuations(model, CHOICES, begins), strict=True):
+        with torch.no_grad():
+            logits = reference(torch.tensor([ids])).logits[0].double().log_softmax(-1)
+        theirs = torch.stack([logits[i - 1, ids[i]] for i in range(begin, len(ids))])
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+
+
+def test_choices_of_a_source_are_transformers(tmp_path: Path) -> None:
+    answerer.publish(tmp_path)
+    reference = transformers.T5ForConditionalGeneration.from_pretrained(tmp_path).eval()
+    choices = ["no", "yes", "yes, a bit"]
+    with LLM(tmp_path) as llm:
+        found = llm.score("is it so?", choices=choices)
+        source = torch.tensor([[*llm.tokenizer.encode("is it so?"), 1]])
+        for choice, scored in zip(choices, found, strict=True):
+            ids = llm.tokenizer.encode(choice)
+            with torch.no_grad():
+                logits = reference(input_ids=source, decoder_input_ids=torch.tensor([[0, *ids[:-1]]])).logits
+            theirs = logits[0].double().log_softmax(-1).gather(-1, torch.tensor(ids)[:, None])[:, 0]
+            assert scored.logprobs == pytest.approx(theirs.tolist(), abs=1e-5)
+            assert scored.token_ids == ids
+            assert scored.logprob == pytest.approx(theirs.sum().item(), abs=1e-4)
+            assert scored.per_token == pytest.approx(theirs.mean().item(), abs=1e-5)
+            assert scored.perplexity == pytest.approx(math.exp(-theirs.mean().item()), rel=1e-4)
+        with pytest.raises(RequestError, match=r"score\(source, choices=\[answer\]\)"):
+            llm.score("is it so?")
+
+
+@pytest.mark.default_model
+def test_what_a_text_and_its_choices_are_scored_from() -> None:
+    with LLM("smollm2", context=64) as llm:
+        paris, london = llm.score("The capital of France is", choices=[" Paris", " London"])
+        assert paris.logprob > london.logprob
+        assert llm.tokenizer.decode(paris.token_ids, continues=True) == " Paris"
+        assert paris.per_character == paris.logprob / 6
+        # "ca" + "t" is one token: all of it, the prompt's letters too, is scored.
+        (cat,) = llm.score("The ca", choices=["t"])
+        assert llm.tokenizer.decode(cat.token_ids, continues=True) == " cat"
+        assert cat.per_byte == cat.logprob
+        (whole,) = llm.score("The capital of France is Paris")
+        ids = llm.tokenizer.encode("The capital of France is Paris")
+        assert whole.token_ids == ids[1:]  # nothing stands before the first
+        assert whole.perplexity == pytest.approx(score.perplexity(llm.writer, ids))
+        with pytest.raises(RequestError, match="the choice '' has no tokens"):
+            llm.score("a", choices=[""])
+        with pytest.raises(RequestError, match="nothing stands before the choices"):
+            llm.score("", choices=["a"])
+        with pytest.raises(RequestError, match="choices stand after one text, and 2 were given"):
+            llm.score(["a", "b"], choices=["c"])
+        with pytest.raises(RequestError, match=r"has \d+ tokens, and the context is 64"):
+            llm.score("word " * 70)
 
 
 @pytest.mark.parametrize("ids", [[], [3]])
