@@ -76,10 +76,10 @@ def test_choices_of_a_source_are_transformers(tmp_path: Path) -> None:
             with torch.no_grad():
                 logits = reference(input_ids=source, decoder_input_ids=torch.tensor([[0, *ids[:-1]]])).logits
             theirs = logits[0].double().log_softmax(-1).gather(-1, torch.tensor(ids)[:, None])[:, 0]
-            assert scored.logprobs == pytest.approx(theirs.tolist(), abs=1e-5)
+            assert scored.logprobs == pytest.approx(theirs.tolist(), abs=1e-4)
             assert scored.token_ids == ids
             assert scored.logprob == pytest.approx(theirs.sum().item(), abs=1e-4)
-            assert scored.per_token == pytest.approx(theirs.mean().item(), abs=1e-5)
+            assert scored.per_token == pytest.approx(theirs.mean().item(), abs=1e-4)
             assert scored.perplexity == pytest.approx(math.exp(-theirs.mean().item()), rel=1e-4)
         with pytest.raises(RequestError, match=r"score\(source, choices=\[answer\]\)"):
             llm.score("is it so?")
