@@ -278,3 +278,21 @@ def test_a_context_ends_where_the_positions_do(tmp_path: Path) -> None:
     make("BertForMaskedLM", tmp_path / "bert")
     assert load(tmp_path / "roberta").context == SIZES["max_position_embeddings"] - 2
     assert load(tmp_path / "bert").context == SIZES["max_position_embeddings"]
+
+
+def test_umt5_answers_as_it_was_published(tmp_path: Path) -> None:
+    """Its head reads states as they are; transformers 5.23 calls it tied, and scales them like T5's first."""
+    sizes = {**T5, "feed_forward_proj": "gated-gelu", "decoder_start_token_id": 0}
+    made = transformers.UMT5ForConditionalGeneration(transformers.UMT5Config(**sizes))
+    made.lm_head = torch.nn.Linear(T5["d_model"], T5["vocab_size"], bias=False)
+    reference: Any = tiny.randomise(made.float().eval(), 0.2)
+    reference.save_pretrained(tmp_path)
+    about = json.loads((tmp_path / "config.json").read_text())
+    about |= {"tie_word_embeddings": False, "scalable_attention": True}
+    (tmp_path / "config.json").write_text(json.dumps(about))
+    model, ids, answer = load(tmp_path).model, torch.randint(3, 130, (2, 11)), torch.randint(3, 130, (2, 7))
+    with torch.inference_mode():
+        want = reference(input_ids=ids, decoder_input_ids=answer, output_hidden_states=True)
+        ctx = Full.of(answer, None, model.prompt(ids))
+        assert_close(model.hidden(answer, ctx), want.decoder_hidden_states[-1], 1e-4, "states")
+        assert_close(model(answer, ctx), want.logits * T5["d_model"] ** 0.5, 1e-4, "logits")

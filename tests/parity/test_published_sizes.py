@@ -52,7 +52,8 @@ def counted_by_transformers(config: dict[str, Any]) -> int:
     given = {key: value for key, value in config.items() if value is not None}
     with torch.device("meta"):
         made = transformers.AutoConfig.for_model(given.pop("model_type"), **given)
-        return parameters(transformers.AutoModelForCausalLM.from_config(made))
+        named = getattr(transformers, str((made.architectures or [""])[0]), None)
+        return parameters(named(made) if named else transformers.AutoModelForCausalLM.from_config(made))
 
 
 def test_every_family_has_a_published_checkpoint_in_the_table() -> None:

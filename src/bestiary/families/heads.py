@@ -85,8 +85,7 @@ def headed(
     def build_headed(c: Config) -> Model:
         model = build(c)
         for path in found:
-            # Where there are no tensors to tell, a head has what nn.Linear has.
-            heads.attach[path](c, model, _has(known, f"{path}.bias") or not known)
+            heads.attach[path](c, model, _has(known, f"{path}.bias"))
         return model
 
     return {**heads.rules, **rules}, build_headed
