@@ -1,4 +1,4 @@
-"""`bestiary generate`: continue a text, or many prompts from a JSONL file.
+"""`bestiary generate`: continue a text, or answer it (an encoder-decoder), or many prompts from a JSONL file.
 
 A line of JSONL is {"prompt": "..."} or {"messages": [...]}; other keys are kept. What comes out is the same
 line with "text", "finish_reason", "prompt_tokens" and "tokens", or with "error", in the order of the input.
@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import RequestError
-from .options import add_loading, add_model, add_sampling, open_llm, sampling
+from .options import add_beams, add_loading, add_model, add_sampling, beams, open_llm, sampling
 from .terminal import note, print_json, printable, read_input
 
 if TYPE_CHECKING:
     from ..run.llm import LLM
-    from ..run.params import SamplingParams
+    from ..run.params import BeamParams, SamplingParams
 
 _TOKENS = 256
 
@@ -37,6 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print text, tokens and why it ended as JSON")
     add_sampling(parser)
+    add_beams(parser)
     add_loading(parser)
 
 
@@ -51,6 +52,8 @@ def run(options: argparse.Namespace) -> int:
     if (options.jsonl is None) != (options.out is None):
         raise RequestError("--jsonl and --out go together\nTry: --jsonl prompts.jsonl --out answers.jsonl")
     if options.jsonl is not None:
+        if options.beams is not None:
+            raise RequestError("--beams searches for one text at a time, not for --jsonl")
         from .batch import Batch
 
         batch = Batch(Path(options.jsonl), Path(options.out))
@@ -58,6 +61,8 @@ def run(options: argparse.Namespace) -> int:
             return batch.run(llm, sampling(options, llm.path, max_tokens=_TOKENS))
     text = _text(options)
     with open_llm(options) as llm:
+        if options.beams is not None:
+            return _searched(llm, text, beams(options, llm.path, max_tokens=_TOKENS), as_json=options.json)
         params = sampling(options, llm.path, max_tokens=_TOKENS)
         return _as_json(llm, text, params) if options.json else _as_it_comes(llm, text, params)
 
@@ -80,6 +85,18 @@ def _text(options: argparse.Namespace) -> str:
 
 def _as_json(llm: LLM, text: str, params: SamplingParams) -> int:
     print_json(dataclasses.asdict(llm.generate(text, params)[0]))
+    return 0
+
+
+def _searched(llm: LLM, text: str, params: BeamParams, *, as_json: bool) -> int:
+    """Print the best answers that beams find: as JSON with their scores, or as lines of text."""
+    found = llm.beam_search(text, params)[0]
+    if as_json:
+        print_json(dataclasses.asdict(found))
+        return 0
+    keep = "\n\t" if sys.stdout.isatty() else None
+    for one in found.outputs:
+        print(one.text if keep is None else printable(one.text, keep=keep))
     return 0
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +17,12 @@ from .terminal import LoadingBar, note
 
 if TYPE_CHECKING:
     from ..run.llm import LLM
-    from ..run.params import SamplingParams
+    from ..run.params import BeamParams, Constrained, SamplingParams
 
 _GENERATION_LIMIT = 1 << 20  # bytes of a generation_config.json
+# Options that only sampling uses; keys of a generation_config.json that beam search uses, and that both do.
+_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed", "stop")
+_BEAMS, _BOTH = ("length_penalty", "early_stopping"), ("no_repeat_ngram_size",)
 # Letter case matters, as for vLLM's --max-model-len: 4k is 4000 and 4K is 4096.
 _SUFFIXES = {"k": 10**3, "K": 2**10, "m": 10**6, "M": 2**20}
 
@@ -83,6 +87,20 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_beams(parser: argparse.ArgumentParser) -> None:
+    """How to search by beams, in place of sampling."""
+    group = parser.add_argument_group("beam search", "in place of sampling; --set takes BeamParams' fields")
+    group.add_argument("--beams", type=int, metavar="N", help="follow N hypotheses; --json prints them all")
+    group.add_argument(
+        "--length-penalty", type=float, metavar="P", help="above 0 favours long answers, below 0 short ones"
+    )
+    group.add_argument(
+        "--early-stopping",
+        choices=("true", "false", "never"),
+        help="stop at once when N have ended; or once better ones are unlikely; or impossible",
+    )
+
+
 def model_name(options: argparse.Namespace) -> str:
     """The model that was asked for. Raises RequestError when it was asked for twice."""
     if options.model is not None and options.model_option is not None:
@@ -118,6 +136,7 @@ def sampling(options: argparse.Namespace, model: Path, *, max_tokens: int) -> Sa
     """
     from ..run.params import SamplingParams
 
+    _refuse(options, {"length_penalty": None, "early_stopping": None}, "only --beams N")
     given: dict[str, Any] = {
         "temperature": options.temperature,
         "top_k": options.top_k,
@@ -126,39 +145,74 @@ def sampling(options: argparse.Namespace, model: Path, *, max_tokens: int) -> Sa
         "repetition_penalty": options.repetition_penalty,
         "stop": options.stop,
     }
-    chosen: dict[str, Any] = {"max_tokens": max_tokens, **_published(model)}
+    chosen: dict[str, Any] = {"max_tokens": _most(options, max_tokens), **_published(model)}
     chosen |= {key: value for key, value in given.items() if value is not None}
-    if options.max_tokens is not None:
-        chosen["max_tokens"] = (
-            None if options.max_tokens == "-1" else count(options.max_tokens, "--max-tokens")
-        )
     if options.seed is not None:
         chosen["seed"] = None if options.seed == -1 else options.seed
     return SamplingParams(**{**chosen, **dict(map(assignment, options.set))})
 
 
-def _published(model: Path) -> dict[str, Any]:
-    """How the model's generation_config.json samples; greedy where it does not, or there is none."""
+def beams(options: argparse.Namespace, model: Path, *, max_tokens: int) -> BeamParams:
+    """The options of `add_beams`, over what the model's folder says; with --json, all hypotheses.
+
+    max_tokens: of an answer, where the user does not say. Raises RequestError, which names the field, and for
+    options of sampling.
+    """
+    from ..run.params import BeamParams
+
+    _refuse(options, dict.fromkeys(_SAMPLING), "only sampling")
+    said = _generation(model)
+    chosen: dict[str, Any] = {key: said[key] for key in (*_BEAMS, *_BOTH) if said.get(key) is not None}
+    chosen |= {"width": options.beams, "max_tokens": _most(options, max_tokens)}
+    chosen["n"] = options.beams if options.json else 1
+    if options.length_penalty is not None:
+        chosen["length_penalty"] = options.length_penalty
+    if options.early_stopping is not None:
+        chosen["early_stopping"] = {"true": True, "false": False}.get(options.early_stopping, "never")
+    return BeamParams(**{**chosen, **dict(assignment(text, BeamParams) for text in options.set)})
+
+
+def _most(options: argparse.Namespace, default: int) -> int | None:
+    if options.max_tokens is None:
+        return default
+    return None if options.max_tokens == "-1" else count(options.max_tokens, "--max-tokens")
+
+
+def _refuse(options: argparse.Namespace, unset: Mapping[str, object], user: str) -> None:
+    """Raise RequestError for an option that was given and has no effect here."""
+    for name, value in unset.items():
+        if getattr(options, name, value) != value:
+            raise RequestError(f"--{name.replace('_', '-')} has no effect here: {user} uses it")
+
+
+def _generation(model: Path) -> Mapping[str, Any]:
+    """What the model's generation_config.json says; nothing where there is none."""
     from ..files.paths import read_json
 
     file = (model if model.is_dir() else model.parent) / "generation_config.json"
-    said = read_json(file, limit=_GENERATION_LIMIT) if file.is_file() and model.suffix != ".gguf" else {}
-    keys = ("temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty")
+    return read_json(file, limit=_GENERATION_LIMIT) if file.is_file() and model.suffix != ".gguf" else {}
+
+
+def _published(model: Path) -> dict[str, Any]:
+    """How the model's generation_config.json samples; greedy where it does not, or there is none."""
+    said = _generation(model)
+    keys = ("temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty", *_BOTH)
     chosen = {key: said[key] for key in keys if said.get(key) is not None}
     if said.get("do_sample") is not True:
         chosen["temperature"] = 0.0
     return chosen
 
 
-def assignment(text: str) -> tuple[str, Any]:
+def assignment(text: str, kind: type[Constrained] | None = None) -> tuple[str, Any]:
     """Read KEY=VALUE, where KEY is a field of SamplingParams and VALUE is JSON, or else plain text.
 
-    Raises RequestError for an unknown key, with the nearest ones.
+    kind: whose field it is, if not SamplingParams'. Raises RequestError for an unknown key, with the nearest
+    ones.
     """
     from ..run.params import SamplingParams
 
     key, equals, value = text.partition("=")
-    known = [field.name for field in dataclasses.fields(SamplingParams)]
+    known = [field.name for field in dataclasses.fields(kind or SamplingParams)]
     name = key.strip().replace("-", "_")
     if not equals or name not in known:
         near = difflib.get_close_matches(name, known) or known

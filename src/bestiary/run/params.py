@@ -21,7 +21,7 @@ MOST_STOPS, MOST_STOP_CHARACTERS = 16, 256
 MOST_STOP_IDS = MOST_BIASES = 1024
 MOST_CHOICES = MOST_BAD_WORDS = 1024
 MOST_CHOICE_CHARACTERS = 4096
-MOST_BEAMS = 64
+MOST_BEAMS, MOST_ALLOWED = 64, 2**20
 MOST_INT = 2**63 - 1
 
 
@@ -92,7 +92,7 @@ class Constrained:
             choice = _texts("choice", self.choice, MOST_CHOICES, MOST_CHOICE_CHARACTERS)
             checked["choice"] = _some("choice", choice)
         if self.allowed_token_ids is not None:
-            ids = _ids("allowed_token_ids", self.allowed_token_ids, MOST_INT)
+            ids = _ids("allowed_token_ids", self.allowed_token_ids, MOST_ALLOWED)
             checked["allowed_token_ids"] = _some("allowed_token_ids", ids)
         if self.constraint is not None and not isinstance(self.constraint, Constraint):
             if not callable(self.constraint):

@@ -297,3 +297,57 @@ def test_bench_with_nothing_or_too_much_to_do(bestiary: Bestiary, model: Path) -
     )
     ran = bestiary("bench", model, "-p", "8K")
     assert (ran.code, ran.err) == (2, "error: pp8192 does not fit the context of 4096 tokens\n")
+
+
+# Beam search.
+
+
+def test_beams(bestiary: Bestiary, model: Path) -> None:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+    reference: Any = transformers.LlamaForCausalLM.from_pretrained(model)
+    ids = tokenizer(TEXT, return_tensors="pt").input_ids
+    options: dict[str, Any] = {"num_beams": 3, "num_return_sequences": 3, "length_penalty": 2.0}
+    out = reference.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=8,
+        do_sample=False,
+        early_stopping="never",
+        return_dict_in_generate=True,
+        output_scores=True,
+        pad_token_id=0,
+        **options,
+    )
+    given: list[Any] = ["generate", model, TEXT, "-n", 8, "--beams", 3]
+    given += ["--length-penalty", 2, "--early-stopping", "never"]
+    told = json.loads(bestiary(*given, "--json").out)
+    texts = [str(tokenizer.decode(row[ids.shape[1] :], skip_special_tokens=True)) for row in out.sequences]
+    assert [one["text"] for one in told["outputs"]] == texts
+    assert [one["score"] for one in told["outputs"]] == pytest.approx(out.sequences_scores.tolist(), abs=1e-4)
+    assert bestiary(*given) == (0, texts[0] + "\n", "")
+    assert bestiary(*given, "--set", "n=2").out == f"{texts[0]}\n{texts[1]}\n"
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        (["--beams", 2, "--temperature", 1], "--temperature has no effect here: only sampling uses it"),
+        (["--beams", 2, "--stop", "x"], "--stop has no effect"),
+        (["--length-penalty", 1], "--length-penalty has no effect here: only --beams N uses it"),
+        (["--beams", 0], "width=0"),
+        (["--beams", 2, "--set", "top_k=1"], "not KEY=VALUE with a known key"),
+    ],
+)
+def test_options_without_an_effect_are_refused(
+    bestiary: Bestiary, model: Path, more: list[Any], named: str
+) -> None:
+    ran = bestiary("generate", model, TEXT, *more)
+    assert ran.code != 0
+    assert named in ran.err
+
+
+def test_choices_by_set(bestiary: Bestiary, model: Path) -> None:
+    choice = 'choice=["hello world", "he", "ähnlich"]'
+    for search in ((), ("--beams", 2)):
+        out = bestiary("generate", model, TEXT, *search, "--set", choice).out
+        assert out in ("hello world\n", "he\n", "ähnlich\n")

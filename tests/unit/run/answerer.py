@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 import torch
@@ -30,17 +31,9 @@ def publish(folder: Path) -> None:
     tokenizer.save(str(folder / "tokenizer.json"))
     said = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "</s>", "pad_token": "<pad>"}
     (folder / "tokenizer_config.json").write_text(json.dumps(said))
-    config = transformers.T5Config(
-        vocab_size=272,
-        d_model=32,
-        d_kv=8,
-        d_ff=48,
-        num_layers=2,
-        num_heads=4,
-        decoder_start_token_id=0,
-        pad_token_id=0,
-        eos_token_id=1,
-        n_positions=CONTEXT,
-    )
+    sizes: dict[str, Any] = {"vocab_size": 272, "d_model": 32, "d_kv": 8, "d_ff": 48}
+    sizes |= {"num_layers": 2, "num_heads": 4, "n_positions": CONTEXT}
+    sizes |= {"decoder_start_token_id": 0, "pad_token_id": 0, "eos_token_id": 1}
+    config = transformers.T5Config(**sizes)
     torch.manual_seed(0)
     tiny.randomise(transformers.T5ForConditionalGeneration(config), 0.7).save_pretrained(folder)

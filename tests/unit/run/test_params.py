@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from bestiary.errors import RequestError
+from bestiary.run.constrain import Every
 from bestiary.run.params import SamplingParams, show
 
 INSIDE: dict[str, list[Any]] = {
@@ -29,6 +30,12 @@ INSIDE: dict[str, list[Any]] = {
     "n": [1, 16],
     "logprobs": [None, 0, 20],
     "ignore_eos": [True, False],
+    "choice": [None, ["a"], ("yes", "no"), ["x" * 4096] * 1024],
+    "bad_words": [None, (), ["a", " b"], ["x" * 256] * 1024],
+    "allowed_token_ids": [None, [0, 5], range(70000)],
+    "min_tokens": [0, 1, 2**63 - 1],
+    "no_repeat_ngram_size": [0, 3, 2**63 - 1],
+    "constraint": [None, Every(), lambda answer: None],
 }
 
 # What no field takes, then what each one does not take.
@@ -70,6 +77,12 @@ OUTSIDE: dict[str, list[Any]] = {
     "n": [0, 17, 1.0, True, None],
     "logprobs": [-1, 21, 1.0, True, "1"],
     "ignore_eos": [0, 1, "true", None],
+    "choice": [[], [""], "yes", [1], ["x" * 4097], ["a"] * 1025],
+    "bad_words": [[""], "a", [None], ["x" * 257], ["a"] * 1025],
+    "allowed_token_ids": [[], [-1], ["1"], [True], "12", range(2**20 + 1), 5],
+    "min_tokens": [-1, 2**63, 1.0, True, None],
+    "no_repeat_ngram_size": [-1, 2**63, 1.0, True, None],
+    "constraint": [1, "a", [1, 2]],
 }
 
 
