@@ -17,7 +17,7 @@ from bestiary.context import Full
 from bestiary.load import load, published, save
 from bestiary.models import Encoder, EncoderDecoder
 from tests import tiny
-from tests.goldens import decoders
+from tests.goldens import decoders, meta, readers
 
 from .test_references import assert_close, greedy, hidden_states, watched
 
@@ -138,3 +138,28 @@ def test_equal_on_published_forms(case: Path) -> None:
     with torch.inference_mode():
         got, want = loaded.model(tokens, Full.of(tokens)), reference(tokens).logits
     assert_close(got, want, 1e-4, "logits")
+
+
+PUBLISHED = {"t5": "T5ForConditionalGeneration", "bert": "BertForPreTraining"}
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in readers() if meta(case)["family"] in PUBLISHED], ids=lambda p: p.name
+)
+def test_equal_on_published_forms_of_readers(case: Path) -> None:
+    """The same files, read by both, on other texts than the case's own."""
+    kind = getattr(transformers, PUBLISHED[meta(case)["family"]])
+    reference = kind.from_pretrained(case, attn_implementation="eager", dtype=torch.float32).eval()
+    model, given = load(case).model, texts(reference)
+    tokens, seen = given["input_ids"], given["attention_mask"]
+    with torch.inference_mode():
+        if isinstance(model, EncoderDecoder):
+            answer = torch.randint(5, 130, (3, 14))
+            want = reference(**given, decoder_input_ids=answer).logits
+            got = model(answer, Full.of(answer, None, model.prompt(tokens, seen)))
+            assert_close(got, want, 1e-4, "logits")
+        else:
+            begin = replace(model.prompt(tokens, seen), segments=given["token_type_ids"])
+            want = reference(**given).prediction_logits
+            got = model(tokens, Full.of(tokens, seen, begin))
+            assert_close(got[seen], want[seen], 1e-4, "logits")
