@@ -30,6 +30,10 @@ DONE, FAILED, USAGE, NOT_HERE, DEFECT, INTERRUPTED, NO_READER = 0, 1, 2, 3, 70, 
 COMMANDS = {
     "chat": "talk to a model",
     "generate": "continue a text, a file, standard input, or many prompts from JSONL",
+    "embed": "vectors of texts, and which lines of a file are nearest",
+    "classify": "what a model's head says of texts: classes, rewards, entities",
+    "fill-mask": "the likeliest words behind the masks of a text",
+    "score": "how likely a text is, or each of several choices after it",
     "pull": "download a model",
     "list": "list the models on this machine",
     "show": "what a model is: architecture, sizes, memory, licence, tokenizer",
@@ -135,7 +139,8 @@ def _run(given: list[str]) -> int:
         raise RequestError(f"no command is called {name[:80]!r}{meant}\nTry: bestiary --help")
     made = parser(name)
     try:
-        return _command(name).run(made.parse_args(given[at + 1 :]))
+        # Options may stand between a model and its texts.
+        return _command(name).run(made.parse_intermixed_args(given[at + 1 :]))
     finally:
         sys.stdout.flush()
 
@@ -163,6 +168,22 @@ def _command(name: str) -> Command:
             from . import generate
 
             return Command(generate.configure, generate.run)
+        case "embed":
+            from . import embed
+
+            return Command(embed.configure, embed.run)
+        case "classify":
+            from . import classify
+
+            return Command(classify.configure, classify.run)
+        case "fill-mask":
+            from . import fill_mask
+
+            return Command(fill_mask.configure, fill_mask.run)
+        case "score":
+            from . import score
+
+            return Command(score.configure, score.run)
         case "pull":
             from . import pull
 

@@ -140,8 +140,10 @@ def _shape(model: Model, config: Mapping[str, object]) -> dict[str, object]:
 def _memory(checkpoint: Checkpoint, model: Model, config: Mapping[str, object]) -> dict[str, Any]:
     """Bytes of the weights, of one token's keys and values, and of a full context of them."""
     from ..describe import context
+    from ..models import Encoder
 
-    token = sum(slot.channels for slot in model.slots()) * _FLOAT32
+    # An encoder reads a text at once and keeps nothing of it.
+    token = 0 if isinstance(model, Encoder) else sum(slot.channels for slot in model.slots()) * _FLOAT32
     full = None if (length := context(config)) is None else token * length
     return {"weights": checkpoint.nbytes, "kv_token": token, "kv_context": full}
 
@@ -198,7 +200,8 @@ def _architecture_rows(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if (memory := facts["memory"]) is not None:
         token = f"{size(memory['kv_token'])} a token in float32"
         whole = f", {size(memory['kv_context'])} for the whole context" if memory["kv_context"] else ""
-        yield "memory", f"{size(memory['weights'])} of weights; keys and values {token}{whole}"
+        kept = f"; keys and values {token}{whole}" if memory["kv_token"] else ""
+        yield "memory", f"{size(memory['weights'])} of weights{kept}"
 
 
 def _text_rows(text: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -208,5 +211,5 @@ def _text_rows(text: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     bos = "adds BOS" if text["adds_bos"] else "no BOS"
     about = f"{text['tokens']:,} tokens, {text['control_tokens']} of them control tokens, {bos}"
     yield "tokenizer", f"{text['tokenizer']}: {about}"
-    missing = f"none: {text['reason']}" if "reason" in text else "none: it only continues text"
+    missing = f"none: {text['reason']}" if "reason" in text else "none: it is no chat model"
     yield "chat template", text["template"] or missing

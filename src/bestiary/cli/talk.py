@@ -23,13 +23,13 @@ class Talk:
     """
 
     def __init__(self, llm: LLM, params: SamplingParams, *, system: str | None = None) -> None:
+        self._session = llm.session()  # what only reads texts says so here
         if llm.template is None:
             raise RequestError(
                 f"{llm.path} has no chat template: it only continues text\nTry: bestiary generate"
             )
         self.llm, self.template, self.messages = llm, llm.template, list[Message]()
         self.params = params
-        self._session = llm.session()
         if system is not None:
             self.instruct(system)
 

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+import unicodedata
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Self, TextIO
 from ..errors import RequestError
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress, ProgressColumn, TaskID
 
 BOLD, DIM, RED, GREEN, YELLOW, BLUE = "1", "2", "31", "32", "33", "34"
 
@@ -108,11 +109,33 @@ def print_json(value: object) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
+def fit(text: str, width: int) -> str:
+    """A text on one line of so many columns, with … where it was cut; letters of Asia take two columns."""
+    line = printable(" ".join(text.split()))
+    if _wide(line) <= width:
+        return line
+    while line and _wide(line) >= width:
+        line = line[:-1]
+    return f"{line}…"
+
+
+def _wide(text: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
+
+
+def gauge(share: float, width: int = 10) -> str:
+    """A share of 1 as a bar of so many columns, exact to an eighth of one."""
+    eighths = round(max(0.0, min(1.0, share)) * width * 8)
+    return ("█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8]).strip().ljust(width)
+
+
 class LoadingBar:
     """A progress bar on standard error that appears only if the work takes long, and goes when it is done.
 
     Call it with bytes done and bytes in all. Where standard error is no terminal it prints one line instead.
     """
+
+    verb = "loading"
 
     def __init__(self, what: str) -> None:
         self._what, self._began = what, time.monotonic()
@@ -125,12 +148,28 @@ class LoadingBar:
             return
         if not sys.stderr.isatty():
             if not self._told:
-                note(f"loading {self._what}, {size(total)}")
+                note(self.told(total))
             self._told = True
             return
         if self._bar is None or self._task is None:
-            self._bar, self._task = _bar(self._what, total)
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+            shown = TextColumn(f"{self.verb} {{task.description}}"), BarColumn(), self.counted()
+            self._bar = Progress(*shown, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+            self._bar.start()
+            self._task = self._bar.add_task(self._what, total=total)
         self._bar.update(self._task, completed=done)
+
+    def told(self, total: int) -> str:
+        """What is said where there is no terminal."""
+        return f"{self.verb} {self._what}, {size(total)}"
+
+    def counted(self) -> ProgressColumn:
+        """The column that says how much is done."""
+        from rich.progress import DownloadColumn
+
+        return DownloadColumn()
 
     def __enter__(self) -> Self:
         return self
@@ -142,11 +181,17 @@ class LoadingBar:
             self._bar.stop()
 
 
-def _bar(what: str, total: int) -> tuple[Progress, TaskID]:
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+class ReadingBar(LoadingBar):
+    """The same for texts that are read: call it with texts done and texts in all."""
 
-    shown = TextColumn("loading {task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
-    bar = Progress(*shown, console=Console(stderr=True), transient=True)
-    bar.start()
-    return bar, bar.add_task(what, total=total)
+    verb = "reading"
+
+    def told(self, total: int) -> str:
+        """What is said where there is no terminal."""
+        return f"{self.verb} {self._what}"
+
+    def counted(self) -> ProgressColumn:
+        """The column that says how much is done."""
+        from rich.progress import MofNCompleteColumn
+
+        return MofNCompleteColumn()

@@ -104,6 +104,11 @@ class LLM:
             raise self._reader.cannot("write", "reads texts only")
         return model
 
+    @property
+    def abilities(self) -> list[str]:
+        """What can be asked of this model: some of embed, classify, tag, fill_mask, generate and score."""
+        return self._reader.abilities
+
     def generate(
         self, prompts: TextOrIds | Sequence[TextOrIds], params: SamplingParams | None = None
     ) -> list[RequestOutput]:

@@ -224,12 +224,16 @@ class Reader:
         if not _scores(self._loaded):
             raise self.cannot("score", "gives no probabilities of words")
 
+    @property
+    def abilities(self) -> list[str]:
+        """The methods that this model can be asked for."""
+        return [name for name, can in ABILITIES.items() if can(self._loaded)]
+
     def cannot(self, what: str, why: str) -> RequestError:
         """Return the error that says what a model cannot do, why, and what it can."""
         kind = _KINDS.get(type(self._loaded.model), "a decoder")
-        able = [name for name, can in ABILITIES.items() if can(self._loaded)]
         return RequestError(
-            f"{self._path.name} cannot {what}: it is {kind} that {why}. It can {', '.join(able)}"
+            f"{self._path.name} cannot {what}: it is {kind} that {why}. It can {', '.join(self.abilities)}"
         )
 
 

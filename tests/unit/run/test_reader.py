@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from bestiary.run import encode
 from bestiary.run.findings import entities
 from bestiary.text.around import Wrapped
 from bestiary.text.pipeline import Located
-from tests import tiny
-from tests.unit.text.tokenizers_made import wordpiece_json
+
+from . import reader_model
 
 TEXTS = ["The quick brown fox jumps", "a lazy dog", "She said: we'll see, they're here." * 3, "12 345"]
 PAIRS = [("the quick fox", "a lazy dog"), ("jumps over the dog", "she said hello world to the user")]
@@ -29,26 +29,7 @@ Make = Callable[..., Path]
 @pytest.fixture
 def publish(tmp_path: Path) -> Make:
     """Write a BERT with a head, a tokenizer and these keys of its config; return its folder."""
-
-    def make(head: str, **keys: Any) -> Path:
-        vocab = wordpiece_json()["model"]["vocab"]
-        config = transformers.BertConfig(
-            vocab_size=len(vocab),
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            intermediate_size=48,
-            max_position_embeddings=64,
-            **keys,
-        )
-        torch.manual_seed(0)
-        model = tiny.randomise(getattr(transformers, f"BertFor{head}")(config), 0.4)
-        model.save_pretrained(tmp_path)
-        (tmp_path / "vocab.txt").write_text("".join(f"{word}\n" for word in sorted(vocab, key=vocab.get)))
-        (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer"}))
-        return tmp_path
-
-    return make
+    return partial(reader_model.publish, tmp_path)
 
 
 def _pipeline(task: str, folder: Path, **keys: Any) -> Any:

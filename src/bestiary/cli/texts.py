@@ -1,0 +1,60 @@
+"""Where commands that read texts take them from: arguments, a file with a text a line, standard input."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+from ..errors import RequestError
+from .options import add_loading
+from .terminal import note, read_input
+
+
+def add_texts(parser: argparse.ArgumentParser, what: str = "texts") -> None:
+    """The model, the texts, and how to load and print."""
+    about = "a name (minilm), a path to a model's folder, or org/name[@revision]"
+    parser.add_argument("model", metavar="MODEL", help=about)
+    parser.add_argument(
+        "texts", metavar="TEXT", nargs="*", help=f"{what}; without any, standard input, one a line"
+    )
+    parser.add_argument("-f", "--file", metavar="FILE", help=f"take {what} from a file, one a line")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    parser.set_defaults(model_option=None)
+    add_loading(parser)
+
+
+def add_truncate(parser: argparse.ArgumentParser) -> None:
+    """What to do with a text that is too long."""
+    parser.add_argument("--truncate", action="store_true", help="cut what is longer than the model reads")
+
+
+def texts(options: argparse.Namespace) -> list[str]:
+    """The texts that were given. Raises RequestError for none, and for two sources of them."""
+    if options.texts and options.file is not None:
+        raise RequestError("texts come from the command line or from --file, not from both")
+    found = list(options.texts) or (lines(options.file) if options.file is not None else _piped())
+    if not found:
+        raise RequestError("there is no text\nTry: give one, or --file FILE with one a line")
+    return found
+
+
+def lines(file: str) -> list[str]:
+    """The lines of a file that hold something. Raises RequestError where it is not UTF-8."""
+    try:
+        text = Path(file).expanduser().read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise RequestError(f"{file} is not UTF-8 text: byte {error.start} is {error.reason}") from error
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def width() -> int:
+    """Columns of the terminal; wide where the output goes elsewhere, so that nothing is lost."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
+
+
+def _piped() -> list[str]:
+    if sys.stdin.isatty():
+        note("reading texts from this terminal, one a line; Ctrl-D ends them")
+    return [line for line in read_input().splitlines() if line.strip()]
