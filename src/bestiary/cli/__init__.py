@@ -168,22 +168,8 @@ def _command(name: str) -> Command:
             from . import generate
 
             return Command(generate.configure, generate.run)
-        case "embed":
-            from . import embed
-
-            return Command(embed.configure, embed.run)
-        case "classify":
-            from . import classify
-
-            return Command(classify.configure, classify.run)
-        case "fill-mask":
-            from . import fill_mask
-
-            return Command(fill_mask.configure, fill_mask.run)
-        case "score":
-            from . import score
-
-            return Command(score.configure, score.run)
+        case "embed" | "classify" | "fill-mask" | "score":
+            return _reading(name)
         case "pull":
             from . import pull
 
@@ -209,6 +195,27 @@ def _command(name: str) -> Command:
             from . import env
 
             return Command(env.configure, env.run)
+
+
+def _reading(name: str) -> Command:
+    """The functions of a command that reads texts and writes none."""
+    match name:
+        case "embed":
+            from . import embed
+
+            return Command(embed.configure, embed.run)
+        case "classify":
+            from . import classify
+
+            return Command(classify.configure, classify.run)
+        case "fill-mask":
+            from . import fill_mask
+
+            return Command(fill_mask.configure, fill_mask.run)
+        case _:
+            from . import score
+
+            return Command(score.configure, score.run)
 
 
 def _report(error: Exception) -> int:

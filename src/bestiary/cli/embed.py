@@ -82,7 +82,7 @@ def _write(out: Path, given: Sequence[str], vectors: Tensor) -> None:
         import numpy
 
         with out.open("wb") as file:
-            numpy.save(file, vectors.numpy(), allow_pickle=False)
+            numpy.save(file, vectors.numpy())
     elif out.suffix == ".safetensors":
         from ..files.safetensors import write
 
