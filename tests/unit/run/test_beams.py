@@ -17,6 +17,7 @@ from bestiary.context import Full
 from bestiary.errors import CheckpointError, RequestError
 from bestiary.load import load
 from bestiary.models import EncoderDecoder, Writer
+from bestiary.run import published
 from bestiary.run.beams import Hypothesis, beam_search
 from bestiary.run.params import BeamParams, by_gnmt, by_length
 from bestiary.run.session import Session
@@ -178,6 +179,20 @@ def test_other_ways_to_stand(case: str, tmp_path: Path) -> None:
         pair.reference(torch.tensor([prompt[:1]]))  # its dynamic positions remember the longest so far
         ends = likely(pair, prompt, 2)
         assert_same(search(pair, prompt, ends, n=4), theirs(pair, prompt, ends))
+
+
+@pytest.mark.parametrize("case", ["bart", "mbart", "marian", "pegasus", "m2m-100"])
+def test_translators_with_the_rules_of_their_configs(case: str, tmp_path: Path) -> None:
+    """Each with the first token, the last and the bad words that its files name."""
+    reference = tiny.make(case, tmp_path)
+    model = load(tmp_path)
+    assert isinstance(model.model, EncoderDecoder)
+    pair, said = Pair(model.model, reference), published.rules(model, tmp_path)
+    for prompt in prompts(pair.size, 3):
+        ends = likely(pair, prompt, 2)
+        words = vocabulary(pair.size, ends, rules=said)
+        got = beam_search(Session(pair.model, CONTEXT), prompt, BeamParams(n=4, max_tokens=12), words)
+        assert_same(got, theirs(pair, prompt, ends))
 
 
 # What transformers cannot compute: every hypothesis is what the model says of it, everything present.
