@@ -127,7 +127,7 @@ class LLM:
     ) -> list[BeamRequestOutput]:
         """Search for the likeliest continuations of a prompt, or of each of several, as wholes.
 
-        Raises RequestError as generate does.
+        Raises RequestError for what generate does, of each prompt when its turn comes.
         """
         params = params or BeamParams()
         return [self._search(self._continuation(prompt), params) for prompt in _listed(prompts)]
