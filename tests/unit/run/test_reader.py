@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from bestiary.run.findings import entities
 from bestiary.text.around import Wrapped
 from bestiary.text.pipeline import Located
 
-from . import reader_model
+from . import answerer, reader_model
 
 TEXTS = ["The quick brown fox jumps", "a lazy dog", "She said: we'll see, they're here." * 3, "12 345"]
 PAIRS = [("the quick fox", "a lazy dog"), ("jumps over the dog", "she said hello world to the user")]
@@ -205,3 +206,47 @@ def test_pairs_are_cut_at_the_longer_text(publish: Make) -> None:
         fits = tokenizer.decode(tokenizer.encode(long)[:room])
         if len(tokenizer.encode(fits)) == room:
             assert cut.scores == pytest.approx(llm.classify([("a dog", fits)])[0].scores, abs=1e-6)
+
+
+def test_the_vector_of_a_decoders_text_is_its_last_state(folder: Path) -> None:
+    reference = transformers.LlamaModel.from_pretrained(folder).eval()
+    with LLM(folder) as llm:
+        vectors = llm.embed(TEXTS)
+        for text, vector in zip(TEXTS, vectors, strict=True):
+            ids = torch.tensor([llm.tokenizer.around.wrap(llm.tokenizer.encode(text)).ids])
+            with torch.no_grad():
+                wanted = reference(ids).last_hidden_state[0, -1]
+            torch.testing.assert_close(vector, wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_the_vector_of_a_source_is_the_mean_of_its_encoder(tmp_path: Path) -> None:
+    answerer.publish(tmp_path)
+    reference = transformers.T5EncoderModel.from_pretrained(tmp_path).eval()
+    with LLM(tmp_path) as llm:
+        vectors = llm.embed(["a", "some longer text"])
+        for text, vector in zip(["a", "some longer text"], vectors, strict=True):
+            ids = torch.tensor([[*llm.tokenizer.encode(text), 1]])
+            with torch.no_grad():
+                wanted = reference(ids).last_hidden_state[0].mean(0)
+            torch.testing.assert_close(vector, wanted, atol=1e-4, rtol=1e-5)
+
+
+def test_prompts_of_a_folder_stand_before_texts(publish: Make) -> None:
+    folder = publish("MaskedLM")
+    said = {"prompts": {"query": "fox: ", "passage": ""}, "default_prompt_name": "query"}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(said))
+    kinds = [("0", "", "Transformer"), ("1", "1_Pooling", "Pooling")]
+    modules = [{"name": n, "path": p, "type": f"sentence_transformers.models.{k}"} for n, p, k in kinds]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling/config.json").write_text('{"pooling_mode_mean_tokens": true}')
+    with LLM(folder) as llm:
+        query, plain = llm.embed("fox: dog", prompt="")[0], llm.embed("dog", prompt_name="passage")[0]
+        assert torch.equal(llm.embed("dog")[0], query)
+        assert torch.equal(llm.embed("dog", prompt="fox: ")[0], query)
+        assert torch.equal(llm.embed("dog", prompt="")[0], plain)
+        assert not torch.equal(plain, query)
+        with pytest.raises(RequestError, match=r"prompt_name='none' .* there: query, passage"):
+            llm.embed("dog", prompt_name="none")
+        with pytest.raises(RequestError, match="give one of them"):
+            llm.embed("dog", prompt="a", prompt_name="query")
