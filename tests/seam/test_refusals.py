@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from bestiary.describe import empty
 from bestiary.errors import CheckpointError, ConfigError
 from bestiary.load import load
+from bestiary.tensors import Use
 from tests import tiny
 from tests.goldens import STORED, hints
 from tests.subjects import NAMES
@@ -43,6 +46,11 @@ def test_a_tensor_too_many_is_named(folder: Path) -> None:
         load(folder, config=hints(folder))
 
 
+def one_of_each(uses: Iterable[Use]) -> Iterable[Use]:
+    """Return one of those whose names differ in numbers alone: one rule names them in all layers."""
+    return {re.sub(r"\d+", "*", use.published[0]): use for use in uses}.values()
+
+
 # What some published files have and some do not, which adds nothing there.
 ABSENT = ("final_logits_bias",)
 
@@ -53,7 +61,8 @@ def test_each_tensor_that_is_missing_is_named(folder: Path) -> None:
         (use, {tensors(loaded.model)[name].data_ptr() for name in use.ours}) for use in loaded.match.uses
     ]
     original = load_file(folder / "model.safetensors")
-    for use, held in owners:
+    for use in one_of_each(loaded.match.uses):
+        held = next(held for another, held in owners if another is use)
         if any(held & other for another, other in owners if another is not use):
             continue  # a tied tensor may be there once
         lost = use.published[-1]
@@ -74,7 +83,7 @@ def tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 def test_each_tensor_of_another_shape_is_named(folder: Path) -> None:
     original = load_file(folder / "model.safetensors")
-    for use in load(folder, config=hints(folder)).match.uses:
+    for use in one_of_each(load(folder, config=hints(folder)).match.uses):
         name = use.published[0]
         longer = torch.cat((original[name], original[name][:1]))
         save_file({**original, name: longer}, folder / "model.safetensors")
