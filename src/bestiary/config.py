@@ -41,9 +41,9 @@ INERT = frozenset(
     eos_token_id hidden_dropout id2label initializer_factor initializer_range is_encoder_decoder label2id
     max_length max_position_embeddings max_sequence_length model_max_length model_type name_or_path
     output_attentions output_hidden_states output_router_logits pad_token_id pretraining_tp problem_type
-    return_dict return_dict_in_generate router_aux_loss_coef router_jitter_noise task_specific_params tokenizer_class
-    torch_dtype transformers_version use_cache use_return_dict torchscript unsloth_version unsloth_fixed
-    do_sample temperature top_p top_k num_return_sequences
+    return_dict return_dict_in_generate router_aux_loss_coef router_jitter_noise task_specific_params
+    tokenizer_class torch_dtype transformers_version use_cache use_return_dict torchscript unsloth_version
+    unsloth_fixed do_sample temperature top_p top_k num_return_sequences
     attn_pdrop embd_pdrop resid_pdrop dropout activation_dropout classifier_dropout embedding_dropout
     residual_dropout layerdrop gradient_checkpointing n_ctx seq_length
     summary_activation summary_first_dropout summary_proj_to_labels summary_type summary_use_proj
