@@ -17,7 +17,7 @@ help:
 	@echo "make chat [PROMPT=\"...\"]  talk to the default model, or ask one question"
 	@echo "make test                 run every test"
 	@echo "make check                lint, types, and the rules of this repository"
-	@echo "make bench                measure speed and memory beside llama.cpp and transformers (slow: builds llama.cpp)"
+	@echo "make bench                measure beside llama.cpp, transformers and CTranslate2 (slow: builds llama.cpp)"
 	@echo "make docs                 write docs/cli.md from the help texts, docs/families.md from the families"
 	@echo "make size                 count the lines of each package"
 	@echo "make nightly              run the tests that take too long for every change"
@@ -53,7 +53,9 @@ check: $(VENV)/.dev
 
 bench: $(VENV)/.bench
 	@$(BIN)/bestiary pull $(MODEL)
+	@$(BIN)/bestiary pull $(ENCODER)
 	$(BIN)/python bench/cpu.py
+	$(BIN)/python bench/encode.py
 
 docs: $(VENV)/.run
 	$(BIN)/python -m tools.cli_docs
