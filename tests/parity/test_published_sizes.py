@@ -15,6 +15,9 @@ from bestiary.describe import empty
 from tools.published import Published, published
 
 ROWS = published()
+# Families of which no checkpoint was published: a paper, code for readers, and what came as TensorFlow's
+# checkpoints of sizes that nobody wrote down.
+UNPUBLISHED = {"metalm", "transformer_paper", "annotated_transformer", "tensor2tensor"}
 
 
 def parameters(model: nn.Module) -> int:
@@ -59,7 +62,8 @@ def counted_by_transformers(config: dict[str, Any]) -> int:
 def test_every_family_has_a_published_checkpoint_in_the_table() -> None:
     in_table = {families.family(Config(row.config)) for row in ROWS}
     names = {module.__name__.rpartition(".")[2] for module in in_table}  # type: ignore[attr-defined]  # modules
-    assert names == {*families.FAMILIES.values(), *(name for *_, name in families.TELLING)}
+    every = {*families.FAMILIES.values(), *(name for *_, name in families.TELLING)}
+    assert names == every - UNPUBLISHED
 
 
 def test_no_checkpoint_is_listed_twice() -> None:
