@@ -26,6 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("hub", "load"),
     ("text",),
     ("run",),
+    ("train",),
     ("cli",),
     ("__main__", ""),  # "" is the package's own __init__, which shows names of any row
 )

@@ -1,0 +1,1 @@
+"""Training: what a model is made to do."""
