@@ -78,17 +78,21 @@ def _likeness(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _write(out: Path, given: Sequence[str], vectors: Tensor) -> None:
-    if out.suffix == ".npy":
-        import numpy
-
-        with out.open("wb") as file:
-            numpy.save(file, vectors.numpy())
-    elif out.suffix == ".safetensors":
+    """Write the file whole, or leave what was there."""
+    if out.suffix == ".safetensors":
         from ..files.safetensors import write
 
         write(out, {"vectors": vectors})
+        return
+    temporary = out.with_name(f"{out.name}.tmp")
+    if out.suffix == ".npy":
+        import numpy
+
+        with temporary.open("wb") as file:
+            numpy.save(file, vectors.numpy())
     else:
-        out.write_text("".join(f"{line}\n" for line in _rows(given, vectors)), encoding="utf-8")
+        temporary.write_text("".join(f"{line}\n" for line in _rows(given, vectors)), encoding="utf-8")
+    temporary.replace(out)
 
 
 def _rows(given: Sequence[str], vectors: Tensor) -> list[str]:
