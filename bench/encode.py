@@ -42,9 +42,11 @@ def bestiary(path: str, threads: int) -> tuple[str, Encode]:
     import bestiary as package
     from bestiary.load import load
     from bestiary.run import encode
+    from bestiary.run.memory import keep_freed
     from bestiary.run.pooling import open_pooling
     from bestiary.text.around import Wrapped
 
+    keep_freed()  # as LLM does
     model, pooling = load(path).model, open_pooling(Path(path))
 
     def run(ids: Tensor) -> Tensor:
