@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .errors import RequestError
 from .kernels.attention import Score, Sight, attention
 
 # What an encoder made of a source (B, S, width) -> keys and values (B, S, kv heads, dim).
@@ -52,7 +53,15 @@ class Memory:
         )
 
     def attend(self, slot: Slot, q: Tensor, project: Project, score: Score) -> Tensor:
-        """Let queries (B * n, Q, heads, dim) see their sources: n rows in turn share each, as beams do."""
+        """Let queries (B * n, Q, heads, dim) see their sources: n rows in turn share each, as beams do.
+
+        Raises RequestError for rows that do not divide among the sources.
+        """
+        if len(q) % len(self.states):
+            raise RequestError(
+                f"{len(q)} row(s) of answers cannot share {len(self.states)} sources evenly; read as many "
+                "sources as there are rows, or one for several rows in turn"
+            )
         if slot.index not in self.kept:
             self.kept[slot.index] = project(self.states)
         k, v = self.kept[slot.index]
