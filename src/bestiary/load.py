@@ -19,7 +19,7 @@ from .families.heads import DECODERS
 from .files import Checkpoint, Entry, open_checkpoint
 from .files.safetensors import write
 from .formats import FORMATS
-from .models import Decoder, Model
+from .models import Decoder, EncoderDecoder, Model
 from .quant.linear import PackedEmbedding, PackedLinear
 from .tensors import Match, Use, match, some
 
@@ -55,11 +55,11 @@ class Loaded:
 
     @property
     def context(self) -> int:
-        said, positions = context(self.config) or 2048, getattr(self.model, "positions", None)
-        if not isinstance(positions, Learned):
-            return said
-        # RoBERTa's files count the rows before the first position in.
-        return min(said, positions.table.num_embeddings - positions.offset)
+        model, said = self.model, context(self.config) or 2048
+        stacks = (model.encoder, model.decoder) if isinstance(model, EncoderDecoder) else (model,)
+        tables = [stack.positions for stack in stacks if isinstance(stack.positions, Learned)]
+        # RoBERTa's files count the rows before the first position in; fairseq's stacks may differ.
+        return min([said, *(table.table.num_embeddings - table.offset for table in tables)])
 
     @property
     def scores(self) -> bool:

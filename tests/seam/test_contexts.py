@@ -203,3 +203,25 @@ def test_beams_share_their_source(it: Subject) -> None:
             assert_same(it.model(ids[:, at : at + 1], Stream.at(cache, at, 1, begin)), want[:, at : at + 1])
     assert begin.memory is not None
     assert len(begin.memory.states) == len(ids) // beams
+
+
+@pytest.mark.parametrize("it", ["bart"], indirect=True)
+def test_answers_that_do_not_divide_among_sources_are_refused(it: Subject) -> None:
+    """Their queries could be cut into as many rows as there are sources, and some see the wrong one."""
+    ids, begin = it.tokens(3, 4), it.prompt(it.tokens(2, 4))
+    alone, pages = Cache.empty(it.model, 1, 4), Pool.empty(it.model, 1, 4)
+    for rows, ctx in (
+        (ids, Full.of(ids, None, begin)),
+        (ids[:1], Stream.at(alone, 0, 4, begin)),
+        (ids[0], Paged(torch.arange(4), pages, [(0, 4)], [torch.tensor([0])], [begin])),
+    ):
+        with torch.inference_mode(), pytest.raises(RequestError, match="cannot share 2 sources evenly"):
+            it.model(rows, ctx)
+
+
+@pytest.mark.parametrize("it", ["bart", "bert", "gpt2", "opt", "roberta"], indirect=True)
+def test_a_position_that_was_not_learned_is_refused(it: Subject) -> None:
+    most = it.loaded.context
+    it.logits(it.tokens(1, most))
+    with pytest.raises(RequestError, match=f"{most + 1} tokens are more than the {most} positions"):
+        it.logits(it.tokens(1, most + 1))

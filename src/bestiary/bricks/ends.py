@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..config import Activation
 from ..context import Context
+from ..errors import RequestError
 
 
 class Scale(nn.Module):
@@ -60,7 +61,17 @@ class Learned(nn.Module):
         self.norm = norm or nn.Identity()
 
     def forward(self, x: Tensor, ctx: Context) -> Tensor:
-        return self.norm(x + self.table(ctx.positions + self.offset))  # type: ignore[no-any-return]
+        return self.norm(x + self.at(ctx.positions))  # type: ignore[no-any-return]
+
+    def at(self, positions: Tensor) -> Tensor:
+        """Return the vectors of positions (*L), (*L, width). Raises RequestError for one beyond the table."""
+        try:
+            return self.table(positions + self.offset)  # type: ignore[no-any-return]
+        except IndexError as error:  # the CPU's own check: to look first is to wait for a GPU at each step
+            learned, count = self.table.num_embeddings - self.offset, int(positions.max()) + 1
+            raise RequestError(
+                f"{count} tokens are more than the {learned} positions that were learned; give fewer"
+            ) from error
 
 
 class Segmented(Learned):
@@ -73,7 +84,7 @@ class Segmented(Learned):
     def forward(self, x: Tensor, ctx: Context) -> Tensor:
         segments = torch.zeros_like(ctx.positions) if ctx.segments is None else ctx.segments
         # In this order: float32 sums depend on it.
-        x = x + self.segments(segments) + self.table(ctx.positions + self.offset)
+        x = x + self.segments(segments) + self.at(ctx.positions)
         return self.norm(x)  # type: ignore[no-any-return]
 
 
