@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from ..config import Config
+from ..config import MOST_LAYERS, Config
 from ..models import Encoder
 from ..tensors import Rules
 from .encoders import blocks, classified, classifier, masked, pairs, pooled, segmented, spans
@@ -38,7 +38,7 @@ BODY: Rules = {
 
 def TENSORS(c: Config) -> Rules:  # noqa: N802  # a table in most families
     """Name the tensors: a group's are those of its first layer."""
-    layers, groups = c.count("num_hidden_layers"), c.count("num_hidden_groups", 1)
+    layers, groups = c.count("num_hidden_layers"), _groups(c)
     path = "[albert.]encoder.albert_layer_groups.{}.albert_layers.0.{}"
     shared: Rules = {
         path.format(i, theirs): f"layers.{-(-i * layers // groups)}.{ours}"
@@ -50,17 +50,20 @@ def TENSORS(c: Config) -> Rules:  # noqa: N802  # a table in most families
 
 def build(c: Config) -> Encoder:
     """Compose the bricks that an ALBERT config.json describes, without heads."""
-    for key, computed in (("inner_group_num", 1), ("down_scale_factor", 1), ("gap_size", 0)):
-        c.must(key, computed)
-    c.must("net_structure_type", 0)
-    c.must("num_memory_blocks", 0)
+    for key in ("inner_group_num", "down_scale_factor"):
+        c.must(key, 1)
+    for key in ("gap_size", "net_structure_type", "num_memory_blocks"):
+        c.must(key, 0)
     c.text("hidden_act")  # where it is not there, it is another than BERT's
     width, narrow = c.count("hidden_size"), c.count("embedding_size", 128)
     positions = segmented(c, narrow)
     positions.norm = nn.Sequential(positions.norm, nn.Linear(narrow, width))
-    groups = c.count("num_hidden_groups", 1, most=c.count("num_hidden_layers"))
     embed = nn.Embedding(c.count("vocab_size"), narrow)
-    return Encoder(embed, blocks(c, own=groups), positions=positions)
+    return Encoder(embed, blocks(c, own=_groups(c)), positions=positions)
+
+
+def _groups(c: Config) -> int:
+    return c.count("num_hidden_groups", 1, most=c.count("num_hidden_layers", most=MOST_LAYERS))
 
 
 HEADS = Heads(
