@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bestiary.context import Full, Prompt
-from bestiary.errors import ConfigError
+from bestiary.errors import CheckpointError, ConfigError
 from bestiary.load import Loaded, load, published, save
 from bestiary.models import Encoder
 from tests import tiny
@@ -259,6 +259,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
     "direction": ("BertForMaskedLM", {"directionality": "left"}),
     "buckets": ("MPNetForMaskedLM", {"relative_attention_num_buckets": 16}),
     "inner": ("AlbertForMaskedLM", {"inner_group_num": 2}),
+    "groups": ("AlbertForMaskedLM", {"num_hidden_groups": 1 << 24}),
     "summary": ("ElectraForMultipleChoice", {"summary_type": "last"}),
 }
 
@@ -270,6 +271,16 @@ def test_what_is_not_computed_is_refused(name: str, tmp_path: Path) -> None:
     about = json.loads((tmp_path / "config.json").read_text()) | config
     (tmp_path / "config.json").write_text(json.dumps(about))
     with pytest.raises(ConfigError, match=next(iter(config))):
+        load(tmp_path)
+
+
+def test_a_head_that_is_missing_bears_its_own_name(tmp_path: Path) -> None:
+    """Other heads of a BERT stand in the same place under other names."""
+    make("BertForSequenceClassification", tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    body = {name: tensor for name, tensor in tensors.items() if not name.startswith("classifier")}
+    save_file(body, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"the file lacks 2: classifier\.weight, classifier\.bias"):
         load(tmp_path)
 
 

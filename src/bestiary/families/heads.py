@@ -88,7 +88,9 @@ def headed(
             heads.attach[path](c, model, _has(known, f"{path}.bias"))
         return model
 
-    return {**heads.rules, **rules}, build_headed
+    # Without the rules of heads that are not there, what is missing bears the name of one that should be.
+    absent = heads.attach.keys() - found
+    return {k: ours for k, ours in {**heads.rules, **rules}.items() if k not in absent}, build_headed
 
 
 def expects(heads: Heads, architectures: object) -> Container[str]:
