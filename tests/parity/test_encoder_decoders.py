@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from bestiary.context import Full
+from bestiary.errors import ConfigError
 from bestiary.load import load, published, save
 from bestiary.models import EncoderDecoder
 from tests import tiny
+from tests.goldens import STORED
 
 from .test_references import assert_close, greedy, watched
 
@@ -72,3 +74,12 @@ def test_saved_and_read_again(name: str, tmp_path: Path) -> None:
     assert torch.equal(got, want)
     held = published(load(tmp_path / "b")).keys()
     assert held == published(load(tmp_path / "a")).keys()
+
+
+@pytest.mark.parametrize("name", ["cpm2-moe", "plug-27b"])
+def test_an_answer_begins_with_a_token_of_the_vocabulary(name: str) -> None:
+    model = load(STORED / name, config={"decoder_start_token_id": 0}).model
+    assert isinstance(model, EncoderDecoder)
+    assert model.start == (0,)
+    with pytest.raises(ConfigError, match="decoder_start_token_id = 140 should be a whole number from 0"):
+        load(STORED / name, config={"decoder_start_token_id": 140})

@@ -64,14 +64,16 @@ def build(c: Config) -> EncoderDecoder:
     Its code has a gated layer whatever feed_forward_proj says, and as many blocks in the decoder as in the
     encoder whatever num_decoder_layers says.
     """
-    c.get("feed_forward_proj", None), c.get("num_decoder_layers", None)
+    for unheeded in ("feed_forward_proj", "num_decoder_layers"):
+        c.get(unheeded, None)
     c.must("do_dim_trick", False)
     width = c.count("d_model")
     mlp: Callable[[], nn.Module] = partial(GatedMLP, width, c.count("d_ff"), ACTIVATIONS["gelu_new"])
     if experts := c.count("num_experts", 0, least=0):
         mlp = partial(_mixture, width, experts, mlp)
     count = c.count("num_layers", most=MOST_LAYERS)
-    model = stacks(c, mlp, depths=(count, count), start=c.count("decoder_start_token_id", 1))
+    start = c.count("decoder_start_token_id", 1, least=0, most=c.count("vocab_size") - 1)
+    model = stacks(c, mlp, depths=(count, count), start=start)
     if prompts := c.count("prompt_length", 0, least=0):
         model.encoder.embed = SoftPrompted(model.encoder.embed, prompts, width)
     return model

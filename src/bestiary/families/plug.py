@@ -74,5 +74,5 @@ def build(c: Config) -> EncoderDecoder:
     encoder.head.out.weight = head.weight = embed.weight
     encoder.pooler, encoder.judge = nn.Sequential(nn.Linear(width, width), nn.Tanh()), nn.Linear(width, 3)
     decoder = Decoder(embed, writes, norm(), head, positions=positions)
-    start = c.count("decoder_start_token_id", 101)  # [CLS]
+    start = c.count("decoder_start_token_id", 101, least=0, most=vocabulary - 1)  # [CLS]
     return EncoderDecoder(encoder, decoder, (start,))
