@@ -12,7 +12,7 @@ from transformers.models.kosmos2.modeling_kosmos2 import Kosmos2TextTransformer
 
 from bestiary.bricks import Docks, TimingSignal
 from bestiary.context import Cache, Full, Paged, Pool, Prompt, Stream
-from bestiary.errors import RequestError
+from bestiary.errors import ConfigError, RequestError
 from bestiary.load import load
 from bestiary.models import SemiCausal
 from bestiary.prompt import Docked
@@ -111,5 +111,14 @@ def test_vectors_stand_where_kosmos_2_puts_them() -> None:
 
 
 def test_a_config_without_a_part_is_refused() -> None:
-    with pytest.raises(ValueError, match="a section 'encoder' and a section 'decoder'"):
+    with pytest.raises(ConfigError, match="a section 'encoder' and a section 'decoder'"):
         load(CASE, config={"encoder": None})
+
+
+def test_distances_that_leave_no_range_to_grow_are_refused(ref: Reference) -> None:
+    """Of 32 ranges, 8 on a side are one distance each: the others must lie beyond, or divide by log 1."""
+    inner = ref.loaded.config["encoder"]
+    assert isinstance(inner, dict)
+    changed = {**inner, "rel_pos_buckets": 32, "max_rel_pos": 8}
+    with pytest.raises(ConfigError, match="max_rel_pos = 8 should be a whole number from 9"):
+        load(CASE, config={"encoder": changed})

@@ -45,9 +45,8 @@ def build(c: Config) -> SemiCausal:
     vocabulary = c.count("vocab_size")
     width, source = outer.count("decoder_embed_dim"), inner.count("encoder_embed_dim")
     longest, heads = inner.count("max_source_positions", 512), inner.count("encoder_attention_heads")
-    both = Buckets(
-        heads, ranges=inner.count("rel_pos_buckets", 32, least=4), farthest=inner.count("max_rel_pos", 128)
-    )
+    ranges = inner.count("rel_pos_buckets", 32, least=4)
+    both = Buckets(heads, ranges=ranges, farthest=inner.count("max_rel_pos", 128, least=ranges // 4 + 1))
     encoder = Encoder(
         nn.Embedding(vocabulary, source),
         _layers(inner, "encoder", source, Score(causal=False, bias=both)),
