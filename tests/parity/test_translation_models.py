@@ -191,6 +191,19 @@ def test_fairseq_as_published(form: str, tmp_path: Path) -> None:
     torch.save({**held, "model": tensors}, tmp_path / "old" / "model.pt")
     with pytest.raises(ConfigError, match="no_cross_attention"):
         load(tmp_path / "old")
+    args.arch = "transformer_lm_gpt"  # a decoder alone
+    torch.save({**held, "model": tensors}, tmp_path / "old" / "model.pt")
+    with pytest.raises(ConfigError, match="'transformer_lm_gpt' is not known here"):
+        load(tmp_path / "old")
+
+
+def test_a_context_is_that_of_the_shorter_stack(tmp_path: Path) -> None:
+    """Learned positions of the source may end before those of the answer."""
+    tensors = named(WORDS, ANSWERS, learned=True)
+    rows = tensors["encoder.embed_positions.weight"][:9]
+    shorter = {**fairseq_config(learned=True), "max_source_positions": 7}
+    loaded = write(tmp_path, {**tensors, "encoder.embed_positions.weight": rows}, shorter)
+    assert loaded.context == 7
 
 
 # The paper, with fairseq's names.

@@ -103,8 +103,9 @@ def published(
     ends = {"src": "encoder.embed_tokens.weight", "tgt": "decoder.embed_tokens.weight"}
     rows = {f"{side}_vocab_size": shapes[name][0] for side, name in ends.items() if shapes.get(name)}
     arch = str(args.get("arch") or args.get("_name"))
+    pair = arch.startswith("transformer") and not arch.startswith("transformer_lm")
     return {
-        "model_type": "transformer" if arch.startswith("transformer") else arch,
+        "model_type": "transformer" if pair else arch,
         **{key: args[key] for key in shaping},
         **rows,
     }
