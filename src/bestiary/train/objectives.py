@@ -52,7 +52,7 @@ def translation(
     seen_before = torch.cat((start, batch.answer[:, :-1]), 1)  # padded on the right: it is seen by none
     prompt = model.prompt(batch.source, batch.source_real)
     logits = model(seen_before, Full.of(seen_before, None, prompt))[:, start.shape[1] - 1 :]
-    real = torch.ones_like(batch.answer, dtype=torch.bool) if batch.answer_real is None else batch.answer_real
+    real = (torch.ones_like(batch.answer) if batch.answer_real is None else batch.answer_real).bool()
     logits, targets = logits[real], batch.answer[real]
     loss = smoothed_cross_entropy(logits, targets, epsilon).mean()
     with torch.no_grad():

@@ -55,6 +55,8 @@ def test_padding_changes_neither_loss_nor_gradients() -> None:
     ]
     loss, _ = translation(model, Pairs(source, answer, *real))
     loss.backward()
+    ones, _ = translation(model, Pairs(source, answer, *(mask.long() for mask in real)))
+    assert torch.equal(ones, loss)
     together = [p.grad.clone() for p in model.parameters() if p.grad is not None]
     model.zero_grad()
     total = torch.zeros(())
