@@ -313,7 +313,7 @@ ENCODER_DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "marian": ("MarianMTModel", {**BART, "scale_embedding": True, "activation_function": "swish"}),
     "marian-apart": (
         "MarianMTModel",
-        {**BART, "share_encoder_decoder_embeddings": False, "decoder_vocab_size": 130},
+        {**BART, "share_encoder_decoder_embeddings": False, "decoder_vocab_size": 140},
     ),
     "pegasus": ("PegasusForConditionalGeneration", {**BART, "activation_function": "relu"}),
     "m2m-100": ("M2M100ForConditionalGeneration", {**BART, "scale_embedding": True}),

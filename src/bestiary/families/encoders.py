@@ -44,8 +44,8 @@ def blocks(c: Config, score: Score | None = None, *, own: int | None = None) -> 
 
     The others have those of the one before.
     """
-    for key, computed in (("is_decoder", False), ("add_cross_attention", False)):
-        c.must(key, computed)
+    for key in ("is_decoder", "add_cross_attention"):
+        c.must(key, False)
     c.must("position_embedding_type", "absolute")
     c.flag("tie_word_embeddings", True)  # read again with the head that it is about, if there is one
     width = c.count("hidden_size")
