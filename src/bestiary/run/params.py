@@ -226,6 +226,8 @@ class BeamParams(Constrained):
         for name, value in checked.items():
             object.__setattr__(self, name, value)
         _flag("ignore_eos", self.ignore_eos)
+        if not callable(self.penalty):
+            raise RequestError(f"penalty={show(self.penalty)} should be a function: by_length or by_gnmt")
         if not isinstance(self.early_stopping, bool) and self.early_stopping != "never":
             raise RequestError(f"early_stopping={show(self.early_stopping)} should be True, False or 'never'")
 

@@ -294,6 +294,7 @@ def test_logits_that_are_not_finite_are_an_error(pair: Pair) -> None:
         ({"ignore_eos": 1}, "ignore_eos=1"),
         ({"stop_token_ids": [-1]}, "stop_token_ids=-1"),
         ({"choice": []}, "choice=\\(\\) leaves nothing"),
+        ({"penalty": 0.6}, "penalty=0.6 should be a function"),
     ],
 )
 def test_values_out_of_bounds_are_refused(fields: dict[str, Any], named: str) -> None:
