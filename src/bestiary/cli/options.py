@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from ..run.llm import LLM
     from ..run.params import BeamParams, Constrained, SamplingParams
 
-_GENERATION_LIMIT = 1 << 20  # bytes of a generation_config.json
 # Options that only sampling uses; keys of a generation_config.json that beam search uses, and that both do.
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed", "stop")
 _BEAMS, _BOTH = ("length_penalty", "early_stopping"), ("no_repeat_ngram_size",)
@@ -187,10 +186,9 @@ def _refuse(options: argparse.Namespace, unset: Mapping[str, object], user: str)
 
 def _generation(model: Path) -> Mapping[str, Any]:
     """What the model's generation_config.json says; nothing where there is none."""
-    from ..files.paths import read_json
+    from ..run.published import generation
 
-    file = (model if model.is_dir() else model.parent) / "generation_config.json"
-    return read_json(file, limit=_GENERATION_LIMIT) if file.is_file() and model.suffix != ".gguf" else {}
+    return generation(model) or {}
 
 
 def _published(model: Path) -> dict[str, Any]:

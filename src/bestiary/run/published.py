@@ -1,14 +1,15 @@
 """What a model's files say of its answers: the tokens that end them, and those they must or must not have.
 
-The names are transformers' (generation/configuration_utils.py). Defaults of a search that a request can give
-itself (num_beams, length_penalty, min_length, repetition_penalty) are no rule of the model: they are left to
-the request, and on the command line they are its defaults.
+The names are transformers' (generation/configuration_utils.py). How to search (temperature, num_beams,
+length_penalty, min_length, no_repeat_ngram_size) is no rule of the model: it is left to the request. The
+command line takes what it samples and compares beams with from there, never the number of beams or a length.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from ..errors import ConfigError
 from ..files.paths import read_json
@@ -34,7 +35,7 @@ def ends(tokenizer: Tokenizer, loaded: Loaded, path: Path) -> frozenset[int]:
     metadata = loaded.checkpoint.metadata
     named = [metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("eot", "eom")]
     named += [tokenizer.eos, loaded.config.get("eos_token_id")]
-    named.append((_generation(loaded, path) or {}).get("eos_token_id"))
+    named.append((generation(path) or {}).get("eos_token_id"))
     return frozenset(i for value in named for i in _ids("eos_token_id", value, path))
 
 
@@ -43,8 +44,8 @@ def rules(loaded: Loaded, path: Path) -> Rules:
 
     Raises ConfigError for values that are no token ids, and for rules that are not computed here.
     """
-    generation = _generation(loaded, path)
-    said = loaded.config if generation is None else generation
+    found = generation(path)
+    said = loaded.config if found is None else found
     for key, idle in _IDLE.items():
         if said.get(key) is not None and said[key] not in idle:
             raise ConfigError(
@@ -67,11 +68,10 @@ def rules(loaded: Loaded, path: Path) -> Rules:
     )
 
 
-def _generation(loaded: Loaded, path: Path) -> Mapping[str, object] | None:
+def generation(path: Path) -> Mapping[str, Any] | None:
+    """Return the generation_config.json of a model's folder; None without one, and for a .gguf file."""
     file = (path if path.is_dir() else path.parent) / "generation_config.json"
-    if loaded.checkpoint.kind == "gguf" or not file.is_file():
-        return None
-    return read_json(file, limit=_LIMIT)
+    return None if path.suffix == ".gguf" or not file.is_file() else read_json(file, limit=_LIMIT)
 
 
 def _ids(key: str, value: object, path: Path) -> tuple[int, ...]:
