@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 # What is shown of an architecture, in the order in which people ask for it, under Llama's published names.
 _KEYS = {
     "num_hidden_layers": "layers",
+    "encoder_layers": "encoder layers",
+    "decoder_layers": "decoder layers",
     "hidden_size": "width",
     "num_attention_heads": "heads",
     "num_key_value_heads": "kv heads",
@@ -128,13 +130,23 @@ def _shape(model: Model, config: Mapping[str, object]) -> dict[str, object]:
     attn = next(module for module in model.modules() if isinstance(module, Attention))
     queries, keys = attn.q.out_features // attn.head_dim, attn.k.out_features // attn.head_dim
     return {
-        "num_hidden_layers": sum(isinstance(module, Attention) for module in model.modules()),
+        **_layers(model),
         "hidden_size": attn.q.in_features,
         "num_attention_heads": queries,
         "num_key_value_heads": keys,
         "head_dim": attn.head_dim,
         "max_position_embeddings": context(config),
     }
+
+
+def _layers(model: Model) -> dict[str, object]:
+    """How many layers are computed, which may share their weights, as ALBERT's do; of two stacks, in each."""
+    from ..models import EncoderDecoder
+
+    if not isinstance(model, EncoderDecoder):
+        return {"num_hidden_layers": len(model.layers), "encoder_layers": None, "decoder_layers": None}
+    stacks = {"encoder_layers": len(model.encoder.layers), "decoder_layers": len(model.decoder.layers)}
+    return {"num_hidden_layers": None, **stacks}
 
 
 def _memory(checkpoint: Checkpoint, model: Model, config: Mapping[str, object]) -> dict[str, Any]:

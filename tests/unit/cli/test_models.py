@@ -17,6 +17,7 @@ from bestiary import hub, roster
 from bestiary.errors import HubError
 from bestiary.files import Entry
 from bestiary.roster import File, Wheel
+from tests import tiny
 
 from .conftest import Bestiary, write_tokenizer
 
@@ -119,6 +120,21 @@ def test_show_for_people(bestiary: Bestiary, model: Path) -> None:
     assert out.count(str(model)) == 1
     assert lines["weights"] == "35.5 k parameters, 142.0 kB, safetensors"
     assert "keys and values 256 B a token in float32, 1.0 MB for the whole context" in lines["memory"]
+
+
+def test_show_counts_the_layers_of_both_stacks_and_those_that_share_weights(
+    bestiary: Bestiary, tmp_path: Path
+) -> None:
+    tiny.make("t5", tmp_path / "t5")
+    told = json.loads(bestiary("show", tmp_path / "t5", "--json").out)["architecture"]
+    config = json.loads((tmp_path / "t5/config.json").read_text())
+    assert told["encoder_layers"] == config["num_layers"]
+    assert told["decoder_layers"] == config["num_decoder_layers"]
+    assert "num_hidden_layers" not in told
+    tiny.make("albert", tmp_path / "albert")
+    told = json.loads(bestiary("show", tmp_path / "albert", "--json").out)["architecture"]
+    config = json.loads((tmp_path / "albert/config.json").read_text())
+    assert told["num_hidden_layers"] == config["num_hidden_layers"] > config["num_hidden_groups"]
 
 
 def test_show_of_what_does_not_run(bestiary: Bestiary, tmp_path: Path) -> None:
