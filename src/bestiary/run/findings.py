@@ -52,17 +52,15 @@ class Filled:
 
     @classmethod
     def of(
-        cls, text: str, ids: Sequence[int], rows: Tensor, top: int, words: tuple[int, Tokenizer]
+        cls, text: str, ids: Sequence[int], best: tuple[Tensor, Tensor], mask: int, tokenizer: Tokenizer
     ) -> Filled:
-        """Return the likeliest of probabilities (masks, vocabulary). words: the mask and the tokenizer."""
-        mask, tokenizer = words
-        best = rows.topk(min(top, rows.shape[1]))
+        """Return what masks of a text hide. best: probabilities and ids (masks, top), the likeliest first."""
         found = [
             [
                 Filler(id, tokenizer.piece(id).decode("utf-8", "replace").strip(), score)
                 for id, score in zip(chosen, scores, strict=True)
             ]
-            for chosen, scores in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+            for scores, chosen in zip(best[0].tolist(), best[1].tolist(), strict=True)
         ]
         first = iter(fillers[0].id for fillers in found)
         return cls(tokenizer.decode([next(first) if id == mask else id for id in ids]), found)
@@ -110,20 +108,24 @@ class Scored:
 
 @dataclass(frozen=True)
 class Classes:
-    """The names of a head's outputs. kind: what makes scores of them, as config.json has it."""
+    """The names of a head's outputs by number. kind: what makes scores of them, as config.json has it."""
 
-    names: tuple[str, ...]
+    named: Mapping[str, str]
     kind: str
 
     @classmethod
     def of(cls, loaded: Loaded) -> Classes:
-        """Read the names of a config.json, LABEL_0, LABEL_1, ... where there are none."""
+        """Read the names of a config.json."""
         said, kind = loaded.config.get("id2label"), str(loaded.config.get("problem_type"))
         given = {str(key): str(name) for key, name in said.items()} if isinstance(said, dict) else {}
         names = [name for use in loaded.match.uses for name in use.published]
         if not given and any(name.endswith("seq_relationship.weight") for name in names):
             given = {"0": "IsNext", "1": "NotNext"}  # as arXiv 1810.04805 calls them
-        return cls(tuple(given.get(str(i), f"LABEL_{i}") for i in range(max(len(given), 2))), kind)
+        return cls(given, kind)
+
+    def names(self, count: int) -> list[str]:
+        """Return the names of so many outputs: LABEL_0, LABEL_1, ... where there are none."""
+        return [self.named.get(str(i), f"LABEL_{i}") for i in range(count)]
 
     def told(self, outputs: Tensor) -> Classified:
         """Return what outputs (classes,) say: one number alone, and those of a regression, as they are."""
@@ -131,7 +133,7 @@ class Classes:
             scores = outputs.sigmoid()
         else:
             scores = outputs if len(outputs) == 1 or self.kind == "regression" else outputs.softmax(-1)
-        names = [self.names[i] if i < len(self.names) else f"LABEL_{i}" for i in range(len(outputs))]
+        names = self.names(len(outputs))
         best = int(scores.argmax())
         return Classified(names[best], float(scores[best]), dict(zip(names, scores.tolist(), strict=True)))
 

@@ -30,7 +30,7 @@ from .outputs import BeamOutput, BeamRequestOutput, RequestOutput, collect
 from .params import BeamParams, SamplingParams, show
 from .reader import Reader, TextOrPair
 from .session import Session
-from .vocabulary import Vocabulary
+from .vocabulary import Bounds, Vocabulary
 
 # A prompt as text, or as ids where the caller decides what is a control token.
 TextOrIds = str | Sequence[int]
@@ -127,10 +127,13 @@ class LLM:
     ) -> list[BeamRequestOutput]:
         """Search for the likeliest continuations of a prompt, or of each of several, as wholes.
 
-        Raises RequestError for what generate does, of each prompt when its turn comes.
+        Raises RequestError as generate does.
         """
         params = params or BeamParams()
-        return [self._search(self._continuation(prompt), params) for prompt in _listed(prompts)]
+        requests = [self._continuation(prompt) for prompt in _listed(prompts)]
+        for request in requests:  # all are checked before the first is searched
+            Bounds.of(self.session(), request.ids, params, request.vocabulary)
+        return [self._search(request, params) for request in requests]
 
     def chat(
         self,
@@ -190,18 +193,21 @@ class LLM:
 
     def classify(
         self,
-        texts: str | Sequence[TextOrPair],
+        texts: TextOrPair | Sequence[TextOrPair],
         *,
         truncate: bool = False,
         progress: Told | None = None,
     ) -> list[Classified]:
-        """Return what the model's head says of a text, or of each of several texts or pairs (a, b).
+        """Return what the model's head says of a text or a pair (a, b), or of each in a list of them.
 
+        A pair is a tuple; several texts are a list.
         Scores are probabilities of the classes: of all together, or of each where problem_type says that
         there may be several. Rewards, regressions and a class alone are the head's own numbers. Raises
         RequestError for a model without such a head, and as embed does.
         """
-        return self._reader.classify(_several(texts), truncate=truncate, progress=progress)
+        alone = isinstance(texts, tuple) and len(texts) == 2 and all(isinstance(one, str) for one in texts)
+        listed = [cast(TextOrPair, texts)] if alone else _several(texts)
+        return self._reader.classify(listed, truncate=truncate, progress=progress)
 
     def tag(
         self, texts: str | Sequence[str], *, truncate: bool = False, progress: Told | None = None
@@ -227,19 +233,28 @@ class LLM:
         """
         return self._reader.fill_mask(_several(texts), top=top, truncate=truncate, progress=progress)
 
-    def score(self, texts: str | Sequence[str], *, choices: Sequence[str] | None = None) -> list[Scored]:
+    def score(
+        self,
+        texts: str | Sequence[str],
+        *,
+        choices: Sequence[str] | None = None,
+        progress: Told | None = None,
+    ) -> list[Scored]:
         """Return how likely a text is, or each of several; or each of choices after one text.
 
         What begins a document (BOS) stands before the text and is given; without one, the text's first token
         is. Of a masked language model, each token is scored with all others seen. Choices are encoded
         together with the text, and scored from the first token that differs from the text's alone; those of
-        an encoder-decoder are encoded alone. No end token is scored. Raises RequestError for a model that
-        gives no probabilities, and for what is longer than the context.
+        an encoder-decoder are encoded alone. No end token is scored. progress: called with (texts done,
+        texts in all). Raises RequestError, before anything is computed, for a model that gives no
+        probabilities, for a text without a token to score, and for what is longer than the context.
         """
         if choices is None:
-            return self._reader.score(_several(texts))
+            return self._reader.score(_several(texts), progress=progress)
         if not isinstance(texts, str):
             raise RequestError(f"choices stand after one text, and {len(texts)} were given")
+        if isinstance(choices, str):
+            raise RequestError(f"choices={show(choices)} is one text; give a list of them")
         return self._reader.choices(texts, choices)
 
     def session(self) -> Session:

@@ -6,7 +6,7 @@ cannot.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..errors import RequestError
 from ..load import Loaded
-from ..models import Encoder, EncoderDecoder
+from ..models import Encoder, EncoderDecoder, Writer
 from ..text.around import Wrapped
 from ..text.tokenizer import Locates, Tokenizer
 from . import encode, score
@@ -88,7 +88,9 @@ class Reader:
         counts = [len(one.ids) - special for one in read]
         said = encode.tags(model, read, progress=progress)
         return [
-            entities(text, tokens[:count], row[begin : begin + count].softmax(-1), classes.names)
+            entities(
+                text, tokens[:count], row[begin : begin + count].softmax(-1), classes.names(row.shape[1])
+            )
             for text, tokens, count, row in zip(texts, located, counts, said, strict=True)
         ]
 
@@ -107,23 +109,28 @@ class Reader:
         for text, wrapped in zip(texts, read, strict=True):
             if mask not in wrapped.ids:
                 raise RequestError(f"{show(text)} holds no {spelling}: write it where a word is to be found")
-        said = encode.hidden_by(model, read, mask, progress=progress)
         size = tokenizer.vocab_size
+        found = encode.hidden_by(model, read, mask, size=size, top=top, progress=progress)
         return [
-            Filled.of(text, wrapped.ids, rows[:, :size].exp(), top, (mask, tokenizer))
-            for text, wrapped, rows in zip(texts, read, said, strict=True)
+            Filled.of(text, wrapped.ids, best, mask, tokenizer)
+            for text, wrapped, best in zip(texts, read, found, strict=True)
         ]
 
-    def score(self, texts: Sequence[str]) -> list[Scored]:
+    def score(self, texts: Sequence[str], *, progress: Progress | None) -> list[Scored]:
         """Return how likely each text is; see LLM.score."""
         model = self._loaded.model
         self._check_scores()
         if isinstance(model, EncoderDecoder):
             raise RequestError(
                 f"{self._path.name} is an encoder-decoder: it tells how likely an answer to a source is. "
-                "Give both: score(source, choices=[answer])"
+                "Give both: score(source, choices=[answer]), in a command --choice"
             )
-        return [self._likelihood(text) for text in texts]
+        scored: list[Scored] = []
+        for one in self._masked(model, texts) if isinstance(model, Encoder) else self._read(model, texts):
+            scored.append(one)
+            if progress is not None:
+                progress(len(scored), len(texts))
+        return scored
 
     def choices(self, prompt: str, choices: Sequence[str]) -> list[Scored]:
         """Return how likely each choice is after a prompt; see LLM.score."""
@@ -151,19 +158,23 @@ class Reader:
             Scored.of(choice, ids, one) for choice, ids, one in zip(choices, sequences, scored, strict=True)
         ]
 
-    def _likelihood(self, text: str) -> Scored:
-        model, tokenizer = self._loaded.model, self._tokenizer
-        if isinstance(model, Encoder):
-            ids = tokenizer.encode(text)
-            wrapped, begin = tokenizer.around.wrap(ids), len(tokenizer.around.starts())
-            self._check_room(text, wrapped.ids)
-            found = encode.pseudo_log_likelihoods(model, wrapped, self._mask())
-            return Scored.of(text, ids, found[begin : begin + len(ids)])
-        if isinstance(model, EncoderDecoder):
-            raise RequestError("an encoder-decoder scores choices")
-        ids = self._begun(text)
-        self._check_room(text, ids)
-        return Scored.of(text, ids, score.log_likelihoods(model, ids))
+    def _masked(self, model: Encoder, texts: Sequence[str]) -> Iterator[Scored]:
+        around, mask = self._tokenizer.around, self._mask()
+        read = [around.wrap(self._tokenizer.encode(text)) for text in texts]
+        begin, special = len(around.starts()), around.special(1)
+        for text, one in zip(texts, read, strict=True):
+            self._check_room(text, one.ids, given=special)
+        for text, one in zip(texts, read, strict=True):
+            own = slice(begin, begin + len(one.ids) - special)
+            found = encode.pseudo_log_likelihoods(model, one, mask)
+            yield Scored.of(text, one.ids[own], found[own])
+
+    def _read(self, model: Writer, texts: Sequence[str]) -> Iterator[Scored]:
+        read = [self._begun(text) for text in texts]
+        for text, ids in zip(texts, read, strict=True):
+            self._check_room(text, ids, given=1)
+        for text, ids in zip(texts, read, strict=True):
+            yield Scored.of(text, ids, score.log_likelihoods(model, ids))
 
     # Texts to tokens.
 
@@ -188,23 +199,28 @@ class Reader:
         room = min(self._context, most or self._context)
         read: list[Wrapped] = []
         for number, text in enumerate(texts):
-            pair = (text,) if isinstance(text, str) else text
+            pair = (text,) if isinstance(text, str) else tuple(text)
+            if len(pair) not in (1, 2):
+                raise RequestError(f"text {number} is {len(pair)} texts; one, or a pair of two, can be read")
             parts = [self._tokenizer.encode(part, control=control) for part in pair]
             left = room - self._tokenizer.around.special(len(parts))
             if not truncate and sum(map(len, parts)) > left:
                 count = room - left + sum(map(len, parts))
                 raise RequestError(
                     f"text {number}, {show(pair[0])}, has {count} tokens, and {self._path.name} reads "
-                    f"{room}; cut it, or pass truncate=True to leave out what is beyond"
+                    f"{room}; shorten it, or leave out what is beyond: truncate=True, in a command --truncate"
                 )
             read.append(self._tokenizer.around.wrap(*_cut(parts, left)))
         return read
 
-    def _check_room(self, text: str, ids: Sequence[int]) -> None:
+    def _check_room(self, text: str, ids: Sequence[int], *, given: int = 0) -> None:
+        """Refuse a text that is too long, or one of which all tokens are given and none is scored."""
         if len(ids) > self._context:
             raise RequestError(
                 f"{show(text)} has {len(ids)} tokens, and the context is {self._context}; score it in pieces"
             )
+        if given and len(ids) <= given:
+            raise RequestError(f"{show(text)} leaves nothing to score: its {len(ids)} token(s) are all given")
 
     # What the model is.
 
@@ -263,7 +279,7 @@ def _fills(model: object) -> bool:
 
 def _tags(loaded: Loaded) -> bool:
     said = loaded.config.get("architectures")
-    named = isinstance(said, list) and str(said[:1]).endswith("ForTokenClassification']")
+    named = isinstance(said, list) and any(str(one).endswith("ForTokenClassification") for one in said[:1])
     return isinstance(loaded.model, Encoder) and named and _outputs(loaded.model) > 0
 
 

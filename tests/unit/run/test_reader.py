@@ -67,6 +67,25 @@ def _scores(said: Any) -> dict[str, float]:
     return {one["label"]: one["score"] for one in (said[0] if isinstance(said[0], list) else said)}
 
 
+def test_a_tuple_is_a_pair_and_a_list_is_several_texts(publish: Make) -> None:
+    with LLM(publish("SequenceClassification")) as llm:
+        assert llm.classify(PAIRS[0]) == llm.classify([PAIRS[0]])
+        assert len(llm.classify(list(PAIRS[0]))) == 2
+        with pytest.raises(RequestError, match="text 1 is 3 texts"):
+            llm.classify(["a", ("a", "b", "c")])  # type: ignore[list-item]
+
+
+def test_tags_without_names_are_numbered(publish: Make) -> None:
+    folder = publish("TokenClassification", num_labels=5)
+    config = json.loads((folder / "config.json").read_text())
+    del config["id2label"], config["label2id"]
+    (folder / "config.json").write_text(json.dumps(config | {"num_labels": 5}))
+    with LLM(folder) as llm:
+        labels = {entity.label for row in llm.tag(TEXTS) for entity in row}
+    assert labels <= {f"LABEL_{i}" for i in range(5)}
+    assert labels - {"LABEL_0", "LABEL_1"}
+
+
 def test_one_class_is_the_heads_own_number(publish: Make) -> None:
     folder = publish("SequenceClassification", num_labels=1)
     theirs = _pipeline("text-classification", folder, function_to_apply="none")
@@ -157,6 +176,11 @@ def test_a_masked_model_scores_each_token_with_all_others_seen(publish: Make) ->
         (scored,) = llm.score(TEXTS[0])
         assert scored.logprobs == pytest.approx(wanted, abs=1e-5)
         assert scored.token_ids == ids[1:-1].tolist()
+        told: list[tuple[int, int]] = []
+        llm.score(["a", "the fox"], progress=lambda *done: told.append(done))
+        assert told == [(1, 2), (2, 2)]
+        with pytest.raises(RequestError, match="'' leaves nothing to score"):
+            llm.score(["a", ""])
         with pytest.raises(RequestError, match="cannot score choices: it is an encoder"):
             llm.score(TEXTS[0], choices=["a"])
 

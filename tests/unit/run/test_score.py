@@ -106,8 +106,16 @@ def test_what_a_text_and_its_choices_are_scored_from() -> None:
             llm.score("", choices=["a"])
         with pytest.raises(RequestError, match="choices stand after one text, and 2 were given"):
             llm.score(["a", "b"], choices=["c"])
-        with pytest.raises(RequestError, match=r"has \d+ tokens, and the context is 64"):
-            llm.score("word " * 70)
+        with pytest.raises(RequestError, match="choices='cat' is one text"):
+            llm.score("a", choices="cat")
+        scored: list[int] = []
+        for bad, why in (
+            ("word " * 70, r"has \d+ tokens, and the context is 64"),
+            ("", "leaves nothing to score"),
+        ):
+            with pytest.raises(RequestError, match=why):
+                llm.score(["The capital", bad], progress=lambda done, _: scored.append(done))
+        assert scored == []  # what is wrong is said before anything is computed
 
 
 @pytest.mark.parametrize("ids", [[], [3]])
