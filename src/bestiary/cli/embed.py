@@ -35,8 +35,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--nearest", metavar="FILE", help="show the lines of a file that are nearest to each")
     parser.add_argument("--top", type=int, default=5, metavar="N", help="how many lines --nearest shows (5)")
-    parser.add_argument("--prompt", metavar="TEXT", help="put this before each text")
-    parser.add_argument("--prompt-name", metavar="NAME", help="put a prompt of the model's own there: query")
+    parser.add_argument(
+        "--prompt", metavar="TEXT", help="put this before each TEXT (lines of --nearest have none)"
+    )
+    parser.add_argument("--prompt-name", metavar="NAME", help="put one of the model's own there: query")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -44,17 +46,19 @@ def run(options: argparse.Namespace) -> int:
     out = None if options.out is None else Path(options.out).expanduser()
     if out is not None and out.suffix not in _KINDS:
         raise RequestError(f"{out.name} should end in {', '.join(_KINDS)}")
+    if out is not None and not out.parent.is_dir():
+        raise RequestError(f"{out.parent} is no folder to write {out.name} into\nTry: mkdir -p {out.parent}")
     if options.top < 1:
         raise RequestError(f"--top {options.top} should be 1 or more")
     given = texts(options)
-    others = [] if options.nearest is None else lines(options.nearest)
+    others = None if options.nearest is None else lines(options.nearest)
     with open_llm(options) as llm:
         vectors = _read(llm, given, options, options.prompt, options.prompt_name)
-        beside = _read(llm, others, options, None, None) if others else None
+        beside = None if others is None else _read(llm, others, options, None, None)
     if out is not None:
         _write(out, given, vectors)
         note(f"{len(given)} vectors of {vectors.shape[1]} numbers in {out}")
-    if beside is not None:
+    if others is not None and beside is not None:
         _nearest(given, others, _likeness(vectors, beside), options)
     elif options.json:
         print("[", ",\n ".join(_rows(given, vectors)), "]", sep="")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import RequestError
 from .options import add_beams, add_loading, add_model, add_sampling, beams, open_llm, sampling
-from .terminal import note, print_json, printable, read_input
+from .terminal import note, print_json, printable, read_file, read_input
 
 if TYPE_CHECKING:
     from ..run.llm import LLM
@@ -69,12 +69,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _text(options: argparse.Namespace) -> str:
     if options.file is not None:
-        try:
-            return Path(options.file).expanduser().read_text("utf-8")
-        except UnicodeDecodeError as error:
-            raise RequestError(
-                f"{options.file} is not UTF-8 text: byte {error.start} is {error.reason}"
-            ) from error
+        return read_file(options.file)
     text = options.text if options.prompt is None else options.prompt
     if text not in (None, "-"):
         return str(text)

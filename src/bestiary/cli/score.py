@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import RequestError
 from .options import open_llm
-from .terminal import BOLD, DIM, columns, fit, note, paint, print_json
+from .terminal import BOLD, DIM, ReadingBar, columns, fit, note, paint, print_json
 from .texts import add_texts, texts, width
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ def run(options: argparse.Namespace) -> int:
     given = texts(options)
     if options.choice and len(given) != 1:
         raise RequestError(f"--choice goes after one text, and {len(given)} were given")
-    with open_llm(options) as llm:
-        found = llm.score(given[0], choices=options.choice) if options.choice else llm.score(given)
+    with open_llm(options) as llm, ReadingBar(f"{len(given):,} texts") as bar:
+        found = llm.score(given[0] if options.choice else given, choices=options.choice, progress=bar)
     if options.json:
         print_json([_told(one) for one in found])
         return 0

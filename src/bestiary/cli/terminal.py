@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
 import time
 import unicodedata
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
@@ -97,11 +99,25 @@ def columns(rows: Iterable[Sequence[str]], right: frozenset[int] = frozenset()) 
 
 def read_input() -> str:
     """All of standard input. Raises RequestError when it is not text in the encoding of this terminal."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(
+            errors="strict"
+        )  # the C locale would let bytes pass as halves of surrogate pairs
     try:
-        return sys.stdin.read()
+        return sys.stdin.read().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         wrong = f"standard input is not {error.encoding} text: byte {error.start} is an {error.reason}"
         raise RequestError(wrong) from error
+
+
+def read_file(file: str) -> str:
+    """All of a file. Raises RequestError when it is not UTF-8 text."""
+    try:
+        return (
+            Path(file).expanduser().read_text("utf-8").removeprefix("\ufeff")
+        )  # a mark of Windows, and no text
+    except UnicodeDecodeError as error:
+        raise RequestError(f"{file} is not UTF-8 text: byte {error.start} is an {error.reason}") from error
 
 
 def print_json(value: object) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-from pathlib import Path
 
 from ..errors import RequestError
 from .options import add_loading
-from .terminal import note, read_input
+from .terminal import note, read_file, read_input
 
 
 def add_texts(parser: argparse.ArgumentParser, what: str = "texts") -> None:
@@ -17,7 +16,7 @@ def add_texts(parser: argparse.ArgumentParser, what: str = "texts") -> None:
     about = "a name (minilm), a path to a model's folder, or org/name[@revision]"
     parser.add_argument("model", metavar="MODEL", help=about)
     parser.add_argument(
-        "texts", metavar="TEXT", nargs="*", help=f"{what}; without any, standard input, one a line"
+        "texts", metavar="TEXT", nargs="*", help=f"{what}; without any, or with -, standard input, one a line"
     )
     parser.add_argument("-f", "--file", metavar="FILE", help=f"take {what} from a file, one a line")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
@@ -34,19 +33,22 @@ def texts(options: argparse.Namespace) -> list[str]:
     """The texts that were given. Raises RequestError for none, and for two sources of them."""
     if options.texts and options.file is not None:
         raise RequestError("texts come from the command line or from --file, not from both")
-    found = list(options.texts) or (lines(options.file) if options.file is not None else _piped())
-    if not found:
+    if options.texts not in ([], ["-"]):
+        return list(options.texts)
+    every = _split(_piped() if options.file is None else read_file(options.file))
+    if not (found := _filled(every)):
         raise RequestError("there is no text\nTry: give one, or --file FILE with one a line")
+    if left := len(every) - len(found):
+        # A result a line would not stand beside its line otherwise, and nobody would see why.
+        note(f"{left} of {len(every)} lines hold nothing and are left out")
     return found
 
 
 def lines(file: str) -> list[str]:
-    """The lines of a file that hold something. Raises RequestError where it is not UTF-8."""
-    try:
-        text = Path(file).expanduser().read_text("utf-8")
-    except UnicodeDecodeError as error:
-        raise RequestError(f"{file} is not UTF-8 text: byte {error.start} is {error.reason}") from error
-    return [line for line in text.splitlines() if line.strip()]
+    """The lines of a file that hold something. Raises RequestError for none, and where it is not UTF-8."""
+    if found := _filled(_split(read_file(file))):
+        return found
+    raise RequestError(f"{file} holds no text")
 
 
 def width() -> int:
@@ -54,7 +56,16 @@ def width() -> int:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
 
 
-def _piped() -> list[str]:
+def _piped() -> str:
     if sys.stdin.isatty():
         note("reading texts from this terminal, one a line; Ctrl-D ends them")
-    return [line for line in read_input().splitlines() if line.strip()]
+    return read_input()
+
+
+def _split(text: str) -> list[str]:
+    """Lines as other programs count them: str.splitlines also cuts at form feeds and at U+2028."""
+    return text.rstrip("\n").split("\n")
+
+
+def _filled(every: list[str]) -> list[str]:
+    return [line for line in every if line.strip()]

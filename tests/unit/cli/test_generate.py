@@ -107,7 +107,7 @@ def test_a_file_that_is_no_text(bestiary: Bestiary, model: Path, tmp_path: Path)
     ran = bestiary("generate", model, "--file", tmp_path / "text")
     assert (ran.code, ran.err) == (
         2,
-        f"error: {tmp_path}/text is not UTF-8 text: byte 2 is invalid start byte\n",
+        f"error: {tmp_path}/text is not UTF-8 text: byte 2 is an invalid start byte\n",
     )
 
 

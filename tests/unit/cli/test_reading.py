@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy
@@ -44,7 +47,7 @@ def test_vectors_are_written(bestiary: Bestiary, minilm: Path, notes: Path, kind
     out = notes.with_suffix(kind)
     code, printed, err = bestiary("embed", minilm, "--file", notes, "--out", out)
     assert (code, printed) == (0, "")
-    assert err == f"3 vectors of 384 numbers in {out}\n"
+    assert err == f"1 of 4 lines hold nothing and are left out\n3 vectors of 384 numbers in {out}\n"
     with LLM(minilm) as llm:
         wanted = llm.embed([line for line in NOTES if line])
     if kind == ".npy":
@@ -76,6 +79,8 @@ def test_vectors_for_people(bestiary: Bestiary, minilm: Path) -> None:
         ((), "there is no text"),
         (("a", "--out", "b.txt"), "b.txt should end in .npy, .jsonl, .safetensors"),
         (("a", "--top", "0"), "--top 0 should be 1 or more"),
+        (("a", "--out", "no-such-folder/b.npy"), "no-such-folder is no folder to write b.npy into"),
+        (("a", "--nearest", "/dev/null"), "/dev/null holds no text"),
     ],
 )
 def test_what_is_wrong_is_said_before_a_model_is_loaded(
@@ -84,6 +89,29 @@ def test_what_is_wrong_is_said_before_a_model_is_loaded(
     code, out, err = bestiary("embed", "no-such-model", *arguments)
     assert (code, out) == (2, "")
     assert err.startswith(f"error: {message}")
+
+
+def test_a_line_is_what_stands_between_line_feeds(bestiary: Bestiary, minilm: Path, tmp_path: Path) -> None:
+    (tmp_path / "lines.txt").write_bytes("\ufeffone\u2028half\r\n\r\ntwo\x0chalf\n".encode())
+    for source in (("--file", tmp_path / "lines.txt"), ("-",)):
+        code, out, err = bestiary(
+            "embed", minilm, "--json", *source, stdin="\ufeffone\u2028half\n\ntwo\x0chalf\n"
+        )
+        assert (code, err) == (0, "1 of 3 lines hold nothing and are left out\n")
+        assert [one["text"] for one in json.loads(out)] == ["one\u2028half", "two\x0chalf"]
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_input_that_is_not_utf8_is_named(locale: str) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "bestiary", "embed", "no-such-model"],
+        input=b"caf\xe9 au lait\n",
+        capture_output=True,
+        env={"LC_ALL": locale, "PYTHONPATH": os.pathsep.join(sys.path)},
+        check=False,
+    )
+    assert ran.returncode == 2
+    assert ran.stderr.startswith(b"error: standard input is not utf-8 text: byte 3 is an")
 
 
 def test_classes(bestiary: Bestiary, tmp_path: Path) -> None:
