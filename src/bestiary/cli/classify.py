@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..errors import RequestError
 from .options import open_llm
 from .terminal import BOLD, DIM, ReadingBar, columns, fit, gauge, paint, print_json, printable
-from .texts import add_texts, add_truncate, texts, width
+from .texts import add_texts, add_truncate, room, texts
 
 if TYPE_CHECKING:
     from ..run.findings import Classified, Entity
@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
         )
         return 0
     for text, one in zip(given, found, strict=True):
-        print(paint(fit(text, width()), BOLD))
+        print(paint(fit(text, room()), BOLD))
         _show(one)
     return 0
 

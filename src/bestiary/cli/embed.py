@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ..errors import RequestError
 from .options import open_llm
 from .terminal import BOLD, DIM, ReadingBar, columns, fit, gauge, note, paint, print_json
-from .texts import add_texts, add_truncate, lines, texts, width
+from .texts import add_texts, add_truncate, lines, room, texts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -122,9 +122,9 @@ def _nearest(
         )
         return
     for text, row in zip(given, found, strict=True):
-        print(paint(fit(text, width()), BOLD))
+        print(paint(fit(text, room()), BOLD))
         for line, score in row:
-            print(f"  {score:5.2f}  {gauge(score)}  {fit(line, width() - 21)}")
+            print(f"  {score:5.2f}  {gauge(score)}  {fit(line, room(21))}")
 
 
 def _show(given: Sequence[str], vectors: Tensor) -> None:
@@ -136,10 +136,10 @@ def _show(given: Sequence[str], vectors: Tensor) -> None:
         top, *rows = columns([head, *cells], right=frozenset(range(len(given) + 1)))
         print(paint(top, DIM))
         for row, text in zip(rows, given, strict=True):
-            print(f"{row}  {fit(text, width() - len(row) - 2)}")
+            print(f"{row}  {fit(text, room(len(row) + 2))}")
         note("the cosine of the angle between each two: 1 is the same direction, 0 nothing in common")
         return
     for text, vector in zip(given, vectors, strict=True):
         first = " ".join(f"{x:7.4f}" for x in vector[:4].tolist())
-        print(f"{first} …  {fit(text, width() - 36)}")
+        print(f"{first} …  {fit(text, room(36))}")
     note(f"{vectors.shape[1]} numbers each; --json prints them, --out FILE keeps them")

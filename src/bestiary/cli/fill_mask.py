@@ -7,7 +7,7 @@ import dataclasses
 
 from .options import open_llm
 from .terminal import BOLD, DIM, ReadingBar, columns, fit, gauge, paint, print_json, printable
-from .texts import add_texts, add_truncate, texts, width
+from .texts import add_texts, add_truncate, room, texts
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +27,7 @@ def run(options: argparse.Namespace) -> int:
         print_json([{"text": text, **_told(dataclasses.asdict(one))} for text, one in rows])
         return 0
     for text, one in zip(given, found, strict=True):
-        print(paint(fit(text, width()), BOLD))
+        print(paint(fit(text, room()), BOLD))
         for number, fillers in enumerate(one.masks, 1):
             if len(one.masks) > 1:
                 print(paint(f"  mask {number}", DIM))

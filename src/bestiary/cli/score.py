@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..errors import RequestError
 from .options import open_llm
 from .terminal import BOLD, DIM, ReadingBar, columns, fit, note, paint, print_json
-from .texts import add_texts, texts, width
+from .texts import add_texts, room, texts
 
 if TYPE_CHECKING:
     from ..run.findings import Scored
@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
         print_json([_told(one) for one in found])
         return 0
     if options.choice:
-        print(paint(fit(given[0], width()), BOLD))
+        print(paint(fit(given[0], room()), BOLD))
         found = sorted(found, key=lambda one: -one.logprob)
     _show(found)
     note("natural logarithms; the best by the sum first" if options.choice else "natural logarithms")
@@ -66,4 +66,4 @@ def _show(found: Sequence[Scored]) -> None:
     head, *rows = columns([_HEAD, *cells], right=frozenset(range(len(_HEAD))))
     print(paint(head, DIM))
     for row, one in zip(rows, found, strict=True):
-        print(f"{row}  {fit(one.text, width() - len(row) - 2)}")
+        print(f"{row}  {fit(one.text, room(len(row) + 2))}")

@@ -10,6 +10,8 @@ from ..errors import RequestError
 from .options import add_loading
 from .terminal import note, read_file, read_input
 
+_LEAST = 16  # columns of a text; a line goes on below where a terminal is narrower
+
 
 def add_texts(parser: argparse.ArgumentParser, what: str = "texts") -> None:
     """The model, the texts, and how to load and print."""
@@ -51,9 +53,9 @@ def lines(file: str) -> list[str]:
     raise RequestError(f"{file} holds no text")
 
 
-def width() -> int:
-    """Columns of the terminal; wide where the output goes elsewhere, so that nothing is lost."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
+def room(taken: int = 0) -> int:
+    """Columns for a text beside those taken: enough to know it by, and all of it where no terminal is."""
+    return max(_LEAST, shutil.get_terminal_size().columns - taken) if sys.stdout.isatty() else 10_000
 
 
 def _piped() -> str:

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from bestiary import LLM
-from bestiary.cli import terminal
+from bestiary.cli import terminal, texts
 from tests.unit.run import reader_model
 
 from .conftest import Bestiary
@@ -196,6 +196,15 @@ def test_what_reads_slowly_is_announced_once(
 )
 def test_a_text_fits_its_columns(text: str, width: int, fitted: str) -> None:
     assert terminal.fit(text, width) == fitted
+
+
+@pytest.mark.parametrize(("columns", "left"), [("80", 40), ("40", 16), ("10", 16)])
+def test_a_narrow_terminal_still_shows_which_text_it_is(
+    columns: str, left: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", columns)
+    assert texts.room(40) == left
 
 
 @pytest.mark.parametrize(

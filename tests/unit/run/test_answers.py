@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,17 @@ def test_beams_are_transformers(llm: LLM, reference: Any, hf_tokenizer: Any) -> 
         assert sorted((one.score for one in output.outputs), reverse=True) == [
             one.score for one in output.outputs
         ]
+
+
+def test_beams_check_every_prompt_before_the_first_is_searched(llm: LLM) -> None:
+    asked: list[Sequence[int]] = []
+
+    def watch(answer: Sequence[int]) -> None:
+        asked.append(answer)
+
+    with pytest.raises(RequestError, match="the source has 100 tokens"):
+        llm.beam_search([SOURCES[0], [5] * 100], BeamParams(constraint=watch))
+    assert asked == []
 
 
 def test_a_stream_joins_to_the_answer(llm: LLM) -> None:
