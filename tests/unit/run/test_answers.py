@@ -102,8 +102,8 @@ def test_beams_check_every_prompt_before_the_first_is_searched(llm: LLM) -> None
     def watch(answer: Sequence[int]) -> None:
         asked.append(answer)
 
-    with pytest.raises(RequestError, match="the source has 100 tokens"):
-        llm.beam_search([SOURCES[0], [5] * 100], BeamParams(constraint=watch))
+    with pytest.raises(RequestError, match="the source has 101 tokens"):
+        llm.beam_search([SOURCES[0], "a" * 100], BeamParams(constraint=watch))
     assert asked == []
 
 
