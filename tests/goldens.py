@@ -89,6 +89,12 @@ def readers(*, with_key: str = "logits") -> list[Path]:
     return [case for case in _models(with_key) if meta(case)["family"] in READERS]
 
 
+def case(name: str) -> Path:
+    """Return the folder of a decoder's, an encoder's or an encoder-decoder's case."""
+    stored = STORED / name
+    return stored if stored.is_dir() else cases(name)[0]
+
+
 def _models(with_key: str) -> list[Path]:
     found = {path.name: path for path in sorted(STORED.iterdir())}
     found |= {path.name: path for path in cases("*") if path.name.split("-")[0] not in OTHERS}

@@ -1,4 +1,7 @@
-"""Every way to compute that is proven: tiny models that transformers made, and the stored reference cases."""
+"""Every way to compute that is proven: tiny models that transformers made, and reference cases.
+
+Of decoders those that are stored here, of encoders and encoder-decoders all that there are.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +21,13 @@ from tests.goldens import STORED, meta
 from tests.parity.test_references import reference
 
 
-def _stored(*families: str, others: bool = False) -> list[str]:
-    folders = sorted(path for path in STORED.iterdir() if path.is_dir())
-    return [path.name for path in folders if (meta(path)["family"] in families) is not others]
+def _readers(*families: str) -> list[str]:
+    return [path.name for path in goldens.readers() if meta(path)["family"] in families]
 
 
-DECODERS = [*tiny.MODELS, *_stored(*goldens.READERS, others=True)]
-ENCODERS = [*tiny.ENCODERS, *_stored(*goldens.ENCODERS)]
-ENCODER_DECODERS = [*tiny.ENCODER_DECODERS, *_stored(*goldens.ENCODER_DECODERS)]
+DECODERS = [*tiny.MODELS, *(path.name for path in goldens.decoders() if (STORED / path.name).is_dir())]
+ENCODERS = [*tiny.ENCODERS, *_readers(*goldens.ENCODERS)]
+ENCODER_DECODERS = [*tiny.ENCODER_DECODERS, *_readers(*goldens.ENCODER_DECODERS)]
 WRITERS = [*DECODERS, *ENCODER_DECODERS]
 NAMES = [*WRITERS, *ENCODERS]
 # Where a prefix language model's prompts have their mask and their start: the tokens before see each other.
@@ -102,8 +104,8 @@ def subject(name: str, folder: Path) -> Subject:
     if name in tiny.ALL:
         tiny.make(name, folder)
         return Subject(load(folder), tiny.SIZES["vocab_size"])
-    found = reference(STORED / name)
-    ids, special = found.want["input_ids"], meta(STORED / name).get("special_ids", {})
+    found = reference(goldens.case(name))
+    ids, special = found.want["input_ids"], found.meta.get("special_ids", {})
     begin = found.loaded.model.prompt(ids)
     if begin.prefix is None:
         answer = found.want.get("decoder_input_ids", ids)
