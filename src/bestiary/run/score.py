@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..context import Cache, Full, Prompt, Stream
 from ..errors import RequestError
-from ..models import Writer
+from ..models import EncoderDecoder, Writer
 from .session import common
 
 # Rows of logits held at once: 128 of a vocabulary of 49,152 are 25 MB of float32.
@@ -39,8 +39,10 @@ def continuations(
 
     What sequences have in common with the one before, as choices of one prompt do, is computed once. source:
     what an encoder-decoder answers; the sequences begin with the tokens model.start then. Raises RequestError
-    when nothing is left to score.
+    when nothing is left to score, and for an encoder-decoder without a source.
     """
+    if source is None and isinstance(model, EncoderDecoder):
+        raise RequestError("an encoder-decoder tells how likely an answer to a source is: give source=")
     like = next(model.parameters())
     if short := [ids for ids in sequences if len(ids) < 2]:
         raise RequestError(f"{len(short[0])} token(s) leave nothing to score; give at least 2")
@@ -103,10 +105,9 @@ def rewards(model: Writer, tokens: Tensor, seen: Tensor | None = None) -> Tensor
     Returns (B, outputs of the head).
     """
     real = torch.ones_like(tokens, dtype=torch.bool) if seen is None else seen.bool()
-    places = real.cumsum(1) - 1
-    ctx = Full(places.clamp_min(0), real, model.prompt(tokens, real))
+    ctx = Full.of(tokens, real, model.prompt(tokens, real))
     rows = torch.arange(len(tokens), device=tokens.device)
-    return model(tokens, ctx, (rows, places.argmax(1)))  # type: ignore[no-any-return]
+    return model(tokens, ctx, (rows, real.cumsum(1).argmax(1)))  # type: ignore[no-any-return]
 
 
 def kl_divergence(reference: Tensor, logits: Tensor) -> float:

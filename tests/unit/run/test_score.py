@@ -12,6 +12,7 @@ import transformers
 from bestiary import LLM
 from bestiary.errors import RequestError
 from bestiary.load import load
+from bestiary.models import EncoderDecoder
 from bestiary.run import score
 from tests import tiny
 
@@ -116,6 +117,14 @@ def test_what_a_text_and_its_choices_are_scored_from() -> None:
             with pytest.raises(RequestError, match=why):
                 llm.score(["The capital", bad], progress=lambda done, _: scored.append(done))
         assert scored == []  # what is wrong is said before anything is computed
+
+
+def test_an_answer_without_its_source_is_refused(tmp_path: Path) -> None:
+    tiny.make("t5", tmp_path)
+    model = load(tmp_path).model
+    assert isinstance(model, EncoderDecoder)
+    with pytest.raises(RequestError, match="give source="):
+        score.log_likelihoods(model, [0, 5, 6])
 
 
 @pytest.mark.parametrize("ids", [[], [3]])
