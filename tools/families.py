@@ -16,7 +16,7 @@ from pathlib import Path
 
 from bestiary.config import Config
 from bestiary.families import FAMILIES, TELLING, Family, family
-from tools.published import Published, published
+from bestiary.roster.published import Published, published
 from tools.sources import ROOT
 
 PAGE = ROOT / "docs/families.md"
@@ -68,7 +68,7 @@ file. This page is made by `make docs`: change the files, not the page.
    has not, a tiny checkpoint, and what the authors' own code computes from it, in
    [tests/references](../tests/references).
 5. **Count it.** A published checkpoint in
-   [published_sizes.toml](../tests/parity/published_sizes.toml): built at full size, without memory, it must
+   [sizes.toml](../src/bestiary/roster/published/sizes.toml): built at full size, without memory, it must
    have exactly as many parameters as its authors'. Then `make docs` adds it below.
 """
 

@@ -12,7 +12,7 @@ from torch import nn
 from bestiary import families
 from bestiary.config import Config
 from bestiary.describe import empty
-from tools.published import Published, published
+from bestiary.roster.published import Published, published
 
 ROWS = published()
 # Families of which no checkpoint was published: a paper, code for readers, and what came as TensorFlow's

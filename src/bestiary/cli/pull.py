@@ -29,9 +29,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Pull; say where the model is, how large, and under which licence."""
     entry = roster.find(options.model)
-    with contextlib.nullcontext() if entry else _ended_by_interrupt():
+    with contextlib.nullcontext() if entry and entry.wheel else _ended_by_interrupt():
         path = hub.pull(options.model, revision=options.revision, verify=options.verify, progress=note)
-    licence = entry.licence if entry else hub.licence(path)
+    licence = entry.licence.weights if entry else hub.licence(path)
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     nbytes = sum(file.stat().st_size for file in files)
     if options.json:

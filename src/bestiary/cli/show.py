@@ -69,7 +69,13 @@ def run(options: argparse.Namespace) -> int:
 def _licence(name: str, path: Path, checkpoint: Checkpoint) -> str | None:
     entry = roster.find(name)
     stated = checkpoint.metadata.get("general.license")
-    return entry.licence if entry else str(stated)[:100] if isinstance(stated, str) else hub.licence(path)
+    return (
+        entry.licence.weights
+        if entry
+        else str(stated)[:100]
+        if isinstance(stated, str)
+        else hub.licence(path)
+    )
 
 
 def _weights(checkpoint: Checkpoint) -> dict[str, Any]:

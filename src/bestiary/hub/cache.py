@@ -136,14 +136,15 @@ def check_inside(path: Path) -> Path:
 
 def own_models() -> Iterator[Local]:
     """The models in our own cache: by their name in the roster, or else, where it is a file, by its path."""
-    known = {entry.wheel.name: entry for entry in roster.entries().values()}
+    wheels = {entry.id: entry.wheel for entry in roster.entries().values() if entry.wheel is not None}
+    known = {wheel.name: (id, wheel) for id, wheel in wheels.items()}
     for path in sorted(own_cache().glob("*")):
-        entry = known.get(path.name)
+        id, wheel = known.get(path.name, (str(path), None))
         if path.is_file() and path.suffix == ".gguf":
-            yield Local(entry.id if entry else str(path), path, "gguf", path.stat().st_size)
-        elif entry and path.is_dir() and (files := weight_files(path)):
-            kind, complete = files[0].suffix.removeprefix("."), entry.wheel.is_in(own_cache())
-            yield Local(entry.id, path, kind, _folder_nbytes(path), complete)
+            yield Local(id, path, "gguf", path.stat().st_size)
+        elif wheel and path.is_dir() and (files := weight_files(path)):
+            kind, complete = files[0].suffix.removeprefix("."), wheel.is_in(own_cache())
+            yield Local(id, path, kind, _folder_nbytes(path), complete)
 
 
 def hub_models() -> Iterator[Local]:

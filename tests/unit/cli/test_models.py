@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -28,8 +29,9 @@ def pulled(caches: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     data = b"GGUF and so on"
     sha256 = hashlib.sha256(data).hexdigest()
     wheel = Wheel("none==0", 1, "", (File("tiny.gguf", "tiny.gguf", len(data), sha256),))
-    entry = roster.Entry("tiny", "Tiny", "llama", "MIT", "https://example.org", wheel)
+    entry = dataclasses.replace(roster.entries()["smollm2"], id="tiny", name="Tiny", wheel=wheel)
     monkeypatch.setattr(roster, "entries", lambda: {"tiny": entry})
+    monkeypatch.setattr(roster, "find", {"tiny": entry}.get)
     caches.mkdir()
     (caches / "tiny.gguf").write_bytes(data)
     return caches / "tiny.gguf"
@@ -38,9 +40,9 @@ def pulled(caches: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_pull_of_what_is_here(bestiary: Bestiary, pulled: Path) -> None:
     ran = bestiary("pull", "tiny")
     assert (ran.code, ran.out) == (0, "")
-    assert ran.err == f"tiny: 14 B in {pulled}\nlicence: MIT\n"
+    assert ran.err == f"tiny: 14 B in {pulled}\nlicence: Apache-2.0\n"
     ran = bestiary("pull", "tiny", "--verify", "--json")
-    assert json.loads(ran.out) == {"name": "tiny", "path": str(pulled), "nbytes": 14, "licence": "MIT"}
+    assert json.loads(ran.out) == {"name": "tiny", "path": str(pulled), "nbytes": 14, "licence": "Apache-2.0"}
     assert ran.err == ""
 
 

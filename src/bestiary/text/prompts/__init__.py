@@ -113,3 +113,9 @@ def read(text: str) -> Format:
 def find(template: str) -> Format | None:
     """Return the format of a published Jinja template, None for one that is not known."""
     return formats().get(hashlib.sha256(template.encode()).hexdigest())
+
+
+@cache
+def named() -> Mapping[str, Format]:
+    """Return every format by its name."""
+    return {format_.name: format_ for format_ in formats().values()}
