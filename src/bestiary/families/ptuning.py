@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..adapters.prefix import Prefix, Prefixed, ProjectedPrefix
+from ..bricks.prefixes import Prefix, Prefixed, ProjectedPrefix
 from ..config import Config
 from ..context import Context
 from ..models import Decoder

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from bestiary.adapters.prefix import Prefixed
+from bestiary.bricks.prefixes import Prefixed
 from bestiary.context import Cache, Full, Paged, Pool, Score, Slot, Stream
 from bestiary.families.ptuning import PrefixTuned
 from bestiary.kernels.attention import Lead
