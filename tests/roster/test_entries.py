@@ -28,7 +28,7 @@ def test_it_says_what_a_reader_wants_to_know(entry: Entry) -> None:
 
 
 def test_its_checkpoints_have_a_size(entry: Entry) -> None:
-    """Every checkpoint of a system that is computed here has a row in the table of sizes, its own or another's."""
+    """Each checkpoint of a system that is computed here has a row of sizes, its own or another's."""
     for one in entry.checkpoints:
         if entry.instead is None:
             assert one.like is None or one.id not in by_id(), "it has a row of its own"

@@ -168,7 +168,7 @@ def _memory(checkpoint: Checkpoint, model: Model, config: Mapping[str, object]) 
 
 def _text(path: Path) -> dict[str, Any]:
     """The tokenizer and the chat template, or why there is none."""
-    from ..text.chat import open_template
+    from ..text.templates import open_template
     from ..text.tokenizer import open_tokenizer
 
     try:

@@ -1,8 +1,8 @@
 """The systems as data: one TOML file a system, named for what a user types in place of a path.
 
-What is said of a system (who made it, from what, under which licences, what it is known for, which checkpoints
-there are and how each is prompted) is said in its file, once, and nothing else in the package knows a model
-by its name. docs/roster.md says how to write an entry; `published` has the sizes of published checkpoints.
+What is said of a system (who made it, from what, under which licences, what it is known for, which
+checkpoints there are and how each is prompted) is said in its file, once, and nothing else in the package
+knows a model by its name. docs/roster.md says how to write an entry; `published` has the published sizes.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ def entries() -> Mapping[str, Entry]:
 
 
 def find(name: str) -> Entry | None:
-    """The system that goes by this name, one of its aliases, or has this checkpoint; None for no such system.
+    """The system that goes by this name or one of its aliases, or has this checkpoint; None for no such.
 
-    Letter case, spaces, hyphens, dots and underscores make no difference, unless two names differ by them alone.
+    Letter case, spaces, hyphens, dots and underscores make no difference.
     """
     if "/" in name:
         return _by_checkpoint().get(name.lower())

@@ -14,23 +14,25 @@ GROUPS = ("list", "classic", "first")
 """The 85 systems of the list; what they descend from; and small models to begin with."""
 
 KINDS = (
-    "decoder", "prefix decoder", "encoder", "encoder-decoder", "vision-language", "video", "hosted", "engine", "parts",
+    "decoder", "prefix decoder", "encoder", "encoder-decoder", "vision-language", "video", "hosted", "engine",
+    "parts",
 )  # fmt: skip
 HOW = ("scratch", "full", "lora", "delta", "continued", "vocabulary", "merge", "distil", "parts", "convert")
 """How a system was made from another: see docs/roster.md."""
 
 FORMS = (
-    "transformers", "safetensors", "delta", "adapter", "xor", "subtracted", "meta", "sat", "megatron", "fairseq",
-    "tensor2tensor", "tencentpretrain", "jax", "easylm", "gptq", "awq", "bitsandbytes", "integers", "gguf", "pth",
-    "diffusers", "hosted", "unpublished",
+    "transformers", "safetensors", "delta", "adapter", "xor", "subtracted", "meta", "sat", "megatron",
+    "fairseq", "tensor2tensor", "tencentpretrain", "jax", "easylm", "gptq", "awq", "bitsandbytes", "integers",
+    "gguf", "pth", "diffusers", "hosted", "unpublished",
 )  # fmt: skip
 """What a checkpoint is published as."""
 
 COMMERCIAL = ("yes", "conditions", "no", "unstated")
 FEATURES = (
-    "base", "chat", "instruct", "code", "math", "tools", "retrieval", "reward", "moe", "long-context", "multilingual",
-    "vision", "video", "embeddings", "translation", "fill-mask", "infilling", "plugins", "quantised", "adapter",
-    "delta", "role-play", "science", "scaling-laws", "uncensored", "moderation", "agents", "search", "engine",
+    "base", "chat", "instruct", "code", "math", "tools", "retrieval", "reward", "moe", "long-context",
+    "multilingual", "vision", "video", "embeddings", "translation", "fill-mask", "infilling", "plugins",
+    "quantised", "adapter", "delta", "role-play", "science", "scaling-laws", "uncensored", "moderation",
+    "agents", "search", "engine",
 )  # fmt: skip
 TRAINING = (
     "clm", "mlm", "span-corruption", "blank-infilling", "prefix-lm", "translation", "sft", "lora", "qlora",
@@ -62,8 +64,8 @@ class Claim:
 class Licence:
     """The licences of a system's own code, weights and data; those of what it was made from are added.
 
-    commercial: may the weights be used for money, one of COMMERCIAL. clause: the exact words that decide it, or
-    what they say, with where they stand.
+    commercial: may the weights be used for money, one of COMMERCIAL. clause: the exact words that decide it,
+    or what they say, with where they stand.
     """
 
     code: str
@@ -84,7 +86,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Tokens:
-    """kind: of the tokenizer. quirks: the name of what was published in code only. facts: what to know of it."""
+    """kind: of the tokenizer. quirks: the name of what was published in code only. facts: what to know."""
 
     kind: str
     facts: tuple[str, ...]
@@ -95,10 +97,10 @@ class Tokens:
 class Checkpoint:
     """One published set of weights.
 
-    id: on the hub, or how its authors call it. context: tokens. form: one of FORMS. prompt: the format that it
-    was trained with (text/prompts), None for a base model. base: what a delta or an adapter goes on, in order.
-    how: the arithmetic of a delta. like: the id whose row of sizes this one has, where it has none of its own.
-    licence: of these weights, where it is not the system's.
+    id: on the hub, or how its authors call it. context: tokens. form: one of FORMS. prompt: the format that
+    it was trained with (text/prompts), None for a base model. base: what a delta or an adapter goes on, in
+    order. how: the arithmetic of a delta. like: the id whose row of sizes this one has, where it has none of
+    its own. licence, commercial: of these weights, where they are not the system's.
     """
 
     id: str

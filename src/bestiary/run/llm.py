@@ -17,7 +17,8 @@ from ..errors import RequestError, TemplateError
 from ..load import Loaded, Progress, load
 from ..models import Encoder, EncoderDecoder, Model, Writer
 from ..quant.fused import fuse
-from ..text.chat import ChatTemplate, open_template
+from ..text.chat import ChatTemplate
+from ..text.templates import open_template
 from ..text.tokenizer import Tokenizer, open_tokenizer
 from . import published
 from . import threads as cores

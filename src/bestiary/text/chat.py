@@ -14,24 +14,25 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from pathlib import Path
+from itertools import accumulate
 from typing import Any
 
 from ..errors import BestiaryError, RequestError, TemplateError
-from ..files import open_checkpoint, paths
 from . import jinja, prompts
 from .literal import LiteralEncoder
 from .messages import Checker, Message, TextPart, replaced
+from .prompts import Format
 from .spans import Span, spans
 from .tokenizer import Tokenizer
 from .tracing import TEMPLATE, Marks, Piece, joined
 
-__all__ = ["ChatTemplate", "Message", "Prompt", "Span", "TextPart", "open_template"]
+__all__ = ["ChatTemplate", "Message", "Prompt", "Span", "TextPart"]
 
 Json = Any
 Marker = Callable[[str, int], str]  # text, owner -> text
+_CUT = "\ufdd0"  # the variable `cut` of a format's template: a code point that is no character
 
 
 @dataclass(frozen=True)
@@ -53,20 +54,21 @@ class Prompt:
 class _Rendered:
     """A prompt as text. masked: with a blank for each character that may not be part of a control token.
 
-    used: the owners of whose text something is in it.
+    used: the owners of whose text something is in it. apart: where the tokenizer begins afresh.
     """
 
     pieces: list[Piece]
     text: str
     masked: str
     used: frozenset[int]
+    apart: frozenset[int] = frozenset()
 
 
 class ChatTemplate:
     """Turns conversations into prompts.
 
     Args:
-        source: the Jinja template.
+        source: the Jinja template, or a format (`prompts.get("vicuna")`).
         tokenizer: of the model.
         tokens: "bos_token", "eos_token" and their kin -> spelling, or None for a model that has
             no such token; BOS and EOS are the tokenizer's where nothing is said.
@@ -76,22 +78,23 @@ class ChatTemplate:
 
     def __init__(
         self,
-        source: str,
+        source: str | Format,
         tokenizer: Tokenizer,
         *,
         tokens: Mapping[str, str | None] | None = None,
         stops: Iterable[int] = (),
         sandbox: jinja.Sandbox = jinja.shared,
     ) -> None:
-        self.source = source
+        self._format = source if isinstance(source, Format) else prompts.find(source)
+        self._named = isinstance(source, Format)
+        self.source = source if isinstance(source, str) else source.template or ""
         self._tokenizer, self._sandbox = tokenizer, sandbox
         named = _end_tokens(tokenizer) | dict(tokens or {})
         self._tokens = {name: spelling for name, spelling in named.items() if spelling is not None}
         self._stops = frozenset(stops)
-        self._format = prompts.find(source)
         self._encoder = LiteralEncoder(tokenizer)
         self._piece = lru_cache(maxsize=1 << 16)(tokenizer.piece)
-        self._checker = Checker(source, self._encoder.pattern)
+        self._checker = Checker(source.words if isinstance(source, Format) else source, self._encoder.pattern)
 
     @property
     def name(self) -> str:
@@ -104,28 +107,39 @@ class ChatTemplate:
         *,
         generation: bool = True,
         tools: Sequence[Mapping[str, Json]] | None = None,
+        values: Mapping[str, str] | None = None,
     ) -> Prompt:
         """Return the prompt for a conversation (see `Message`).
 
-        BOS is in it where the template writes it, and nowhere else: `ids` go to the model as they are.
+        `ids` go to the model as they are. BOS is among them where the template writes it, or the format says
+        that the tokenizer puts it there.
 
         Args:
             messages: the conversation.
             generation: end with what begins an answer.
             tools: descriptions of functions (JSON), for templates that have a place for them.
+            values: what a format asks for beside messages, such as a date.
 
         Raises:
             RequestError: the messages are not possible, or the template refuses them; names the message.
             TemplateError: the template failed, or ran past its limits.
         """
         checked, described = self._checker.messages(messages), self._checker.tools(tools)
-        rendered = self._render(checked, described, generation)
-        encoded = self._encoder.encode(rendered.text, rendered.masked)
+        if values and not self._named:
+            raise RequestError(
+                "values are for formats that go by a name; this model brings a template of its own"
+            )
+        rendered = self._render(checked, described, generation, values)
+        encoded = self._encoder.encode(rendered.text, rendered.masked, rendered.apart)
         roles = [message["role"] for message in checked]
+        ids = [id for _, ids in encoded for id in ids]
+        found = spans(encoded, rendered.pieces, roles, self._piece)
+        if self._named and self._format is not None and self._format.wraps:
+            ids, found = self._wrapped(ids, found)
         return Prompt(
-            ids=[id for _, ids in encoded for id in ids],
+            ids=ids,
             text=rendered.text,
-            spans=spans(encoded, rendered.pieces, roles, self._piece),
+            spans=found,
             dropped=tuple(
                 i
                 for i, one in enumerate(checked)
@@ -133,10 +147,28 @@ class ChatTemplate:
             ),
         )
 
+    def _wrapped(self, ids: list[int], found: list[Span]) -> tuple[list[int], list[Span]]:
+        """Put around a prompt what the tokenizer puts around a text."""
+        before = len(self._tokenizer.around.starts())
+        whole = self._tokenizer.around.wrap(ids).ids
+        moved = [replace(span, start=span.start + before, end=span.end + before) for span in found]
+        ends = [(0, before), (before + len(ids), len(whole))]
+        first, last = ([Span(start, end)] if end > start else [] for start, end in ends)
+        return whole, [*first, *moved, *last]
+
+    @property
+    def stop_texts(self) -> tuple[str, ...]:
+        """The texts that end an answer where the format marks turns by words: "###", "USER:"."""
+        said = self._format.stop if self._named and self._format else ()
+        return tuple(text for text in said if text not in self._tokenizer.control)
+
     @cached_property
     def stops(self) -> frozenset[int]:
         """The ids that end an answer: EOS, and the control token that the template writes after one."""
         found = {*self._stops, *([] if self._tokenizer.eos is None else [self._tokenizer.eos])}
+        if self._named and self._format is not None:
+            control = self._tokenizer.control
+            found |= {control[text] for text in self._format.stop if text in control}
         probe = [{"role": "user", "content": "1"}, {"role": "assistant", "content": "2"}]
         for messages in (probe, [*probe, *probe]):
             try:
@@ -156,16 +188,32 @@ class ChatTemplate:
     # Rendering.
 
     def _render(
-        self, messages: list[dict[str, Json]], tools: list[dict[str, Json]] | None, generation: bool
+        self,
+        messages: list[dict[str, Json]],
+        tools: list[dict[str, Json]] | None,
+        generation: bool,
+        values: Mapping[str, str] | None = None,
     ) -> _Rendered:
-        if self._format and not tools and self._format.fits(messages):
-            pieces = self._format.render(messages, generation=generation, tokens=self._tokens)
+        format_ = self._format
+        if self._named and format_ is not None and format_.template is None:
+            format_.check(messages)
+        if format_ and format_.template is None and not tools and (self._named or format_.fits(messages)):
+            pieces = format_.render(messages, generation=generation, tokens=self._tokens, values=values)
             if pieces is not None:
                 return self._rendered(pieces)
-        return self._trace(messages, tools, generation)
+            if self._named:
+                raise TemplateError(
+                    f"the format {format_.name} needs a BOS or EOS token; this model has none"
+                )
+        said = format_.filled(values) if self._named and format_ is not None else {}
+        return self._trace(messages, tools, generation, said)
 
     def _trace(
-        self, messages: list[dict[str, Json]], tools: list[dict[str, Json]] | None, generation: bool
+        self,
+        messages: list[dict[str, Json]],
+        tools: list[dict[str, Json]] | None,
+        generation: bool,
+        values: Mapping[str, str],
     ) -> _Rendered:
         """Render with Jinja, and find out whose each character is."""
         now = datetime.datetime.now()
@@ -177,15 +225,19 @@ class ChatTemplate:
                 "documents": None,
                 "add_generation_prompt": generation,
             }
+            if self._named:
+                variables |= {"cut": _CUT} | {
+                    name: mark(text, len(messages) + 1) for name, text in values.items()
+                }
             return self._sandbox.render(self.source, self._tokens | variables, now=now)
 
-        text = render(lambda text, _: text)
+        text = render(lambda text, _: text).replace(_CUT, "")
         marks = Marks()
         try:
             traced = self._rendered(marks.read(render(marks.mark)))
         except RequestError as error:
             raise TemplateError(f"chat template: it refuses messages by what they say: {error}") from error
-        return traced if traced.text == text else self._guarded(render, traced, messages)
+        return traced if traced.text.replace(_CUT, "") == text else self._guarded(render, traced, messages)
 
     def _guarded(
         self, render: Callable[[Marker], str], traced: _Rendered, messages: list[dict[str, Json]]
@@ -207,8 +259,26 @@ class ChatTemplate:
 
     def _rendered(self, pieces: list[Piece]) -> _Rendered:
         blank = self._encoder.blank
+        if self._named and self.source:
+            pieces = _cut(pieces)
         masked = "".join(one.text if one.owner == TEMPLATE else blank * len(one.text) for one in pieces)
-        return _Rendered(pieces, joined(pieces), masked, frozenset(one.owner for one in pieces))
+        starts = accumulate((len(one.text) for one in pieces), initial=0)
+        apart = frozenset(start for start, one in zip(starts, pieces, strict=False) if one.apart)
+        return _Rendered(pieces, joined(pieces), masked, frozenset(one.owner for one in pieces), apart)
+
+
+def _cut(pieces: Iterable[Piece]) -> list[Piece]:
+    """Take the signs out by which a format's template says where the tokenizer begins afresh."""
+    found: list[Piece] = []
+    apart = False
+    for piece in pieces:
+        parts = piece.text.split(_CUT) if piece.owner == TEMPLATE else [piece.text]
+        for i, part in enumerate(parts):
+            apart = apart or i > 0
+            if part:
+                found.append(Piece(part, piece.owner, apart))
+                apart = False
+    return found
 
 
 def _marked(message: dict[str, Json], owner: int, mark: Marker) -> dict[str, Json]:
@@ -243,90 +313,3 @@ def _end_tokens(tokenizer: Tokenizer) -> dict[str, str]:
         for name, id in ends.items()
         if id is not None
     }
-
-
-# Where a model keeps its template.
-
-_FILE_LIMIT = 16 << 20
-_NAMED = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
-
-
-def open_template(
-    path: str | Path, tokenizer: Tokenizer, *, sandbox: jinja.Sandbox = jinja.shared
-) -> ChatTemplate | None:
-    """Read a model's chat template; None if it has none.
-
-    A .gguf file has it in its metadata (tokenizer.chat_template); a folder in chat_template.jinja, in
-    tokenizer_config.json, in chat_template.json, or in its only .gguf file. Of several by name "default" is
-    taken. A folder's generation_config.json adds to the tokens that end an answer, as do GGUF's eot and eom
-    tokens.
-
-    Raises:
-        TemplateError: it cannot be read, or is longer than jinja.TEMPLATE_LIMIT.
-        CheckpointError: the .gguf file cannot be read.
-    """
-    path = Path(path)
-    if path.is_dir():
-        source, tokens, stops = _from_folder(path)
-        files = [] if source is not None else sorted(path.glob("*.gguf"))
-        if len(files) == 1:
-            source, stops = _from_gguf(files[0])
-    else:
-        tokens = {}
-        source, stops = _from_gguf(path)
-    if source is None:
-        return None
-    if len(source) > jinja.TEMPLATE_LIMIT:
-        raise TemplateError(
-            f"{path}: chat template of {len(source)} characters; {jinja.TEMPLATE_LIMIT} are the limit"
-        )
-    return ChatTemplate(source, tokenizer, tokens=tokens, stops=stops, sandbox=sandbox)
-
-
-def _from_gguf(file: Path) -> tuple[str | None, list[int]]:
-    with open_checkpoint(file) as checkpoint:
-        metadata = checkpoint.metadata
-    source = metadata.get("tokenizer.chat_template")
-    stops = [metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("eot", "eom")]
-    return (source if isinstance(source, str) else None), [id for id in stops if isinstance(id, int)]
-
-
-def _from_folder(folder: Path) -> tuple[str | None, dict[str, str | None], list[int]]:
-    config = _json(folder / "tokenizer_config.json")
-    source = _chosen(folder, config.get("chat_template"))
-    if (folder / "chat_template.json").exists():
-        source = source or _chosen(folder, _json(folder / "chat_template.json").get("chat_template"))
-    if (file := folder / "chat_template.jinja").exists():
-        try:
-            source = paths.read_bytes(file, limit=4 * jinja.TEMPLATE_LIMIT).decode()
-        except (BestiaryError, UnicodeDecodeError) as error:
-            raise TemplateError(f"{file}: the chat template cannot be read: {error}") from error
-    tokens = {}
-    for name in _NAMED:
-        if name in config:
-            value = config[name].get("content") if isinstance(config[name], dict) else config[name]
-            tokens[name] = value if isinstance(value, str) else None
-    ends = _json(folder / "generation_config.json").get("eos_token_id")
-    return source, tokens, [id for id in (ends if isinstance(ends, list) else [ends]) if type(id) is int]
-
-
-def _chosen(folder: Path, value: Json) -> str | None:
-    """Return the default one of what chat_template says: a text, or a list of texts with names."""
-    if not isinstance(value, list):
-        return value if isinstance(value, str) else None
-    named = {str(one.get("name")): one.get("template") for one in value if isinstance(one, dict)}
-    default = named.get("default")
-    if not isinstance(default, str):
-        raise TemplateError(
-            f"{folder}: of its chat templates ({', '.join(named)[:200]}) none is called default"
-        )
-    return default
-
-
-def _json(file: Path) -> dict[str, Json]:
-    if not file.exists():
-        return {}
-    try:
-        return paths.read_json(file, limit=_FILE_LIMIT)
-    except BestiaryError as error:
-        raise TemplateError(f"the chat template cannot be read: {error}") from error

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from .tokenizer import Tokenizer
 from .verbatim import Verbatim
@@ -23,11 +24,15 @@ _TAG = re.compile(r"<{1,2}/?\|?[A-Za-z_ ]{1,40}\|?>{1,2}|\[/?[A-Za-z_ ]{1,40}\]"
 
 @dataclass(frozen=True)
 class Stretch:
-    """Characters start to end of a prompt: a control token with this id, or literal text."""
+    """Characters start to end of a prompt: a control token with this id, or literal text.
+
+    apart: the tokenizer is given it, and what follows, as a text of its own.
+    """
 
     start: int
     end: int
     control: int | None = None
+    apart: bool = False
 
 
 class LiteralEncoder:
@@ -55,17 +60,20 @@ class LiteralEncoder:
         spelt = [self.pattern.pattern, *map(re.escape, self._tags(masked))]
         return re.compile(f"(?={'|'.join(spelt)})")
 
-    def encode(self, text: str, masked: str) -> list[tuple[Stretch, list[int]]]:
+    def encode(
+        self, text: str, masked: str, apart: Collection[int] = frozenset()
+    ) -> list[tuple[Stretch, list[int]]]:
         """Encode a prompt, stretch by stretch.
 
         Args:
             text: all of it.
             masked: the same with `blank` for every character that did not come from the template.
+            apart: places where a text of its own begins for the tokenizer.
 
         Raises TokenizerError if the tokenizer's literal mode gives a control token.
         """
         encoded: list[tuple[Stretch, list[int]]] = []
-        stretches, cuts = self._stretches(masked), self._cuts(text, masked)
+        stretches, cuts = self._stretches(masked, apart), self._cuts(text, masked)
         for places, forged in self._groups(text, stretches, cuts):
             group = [stretches[place] for place in places]
             ids = None if forged else self._together(text, group)
@@ -93,16 +101,15 @@ class LiteralEncoder:
         tags = {match[0] for match in _TAG.finditer(masked)} - self._ids.keys()
         return sorted(tags, key=len, reverse=True)
 
-    def _stretches(self, masked: str) -> list[Stretch]:
-        stretches, end = [], 0
-        for match in self.pattern.finditer(masked):
-            if match.start() > end:
-                stretches.append(Stretch(end, match.start()))
-            stretches.append(Stretch(match.start(), match.end(), self._ids[match[0]]))
-            end = match.end()
-        if end < len(masked):
-            stretches.append(Stretch(end, len(masked)))
-        return stretches
+    def _stretches(self, masked: str, apart: Collection[int]) -> list[Stretch]:
+        found = [(match.start(), match.end(), self._ids[match[0]]) for match in self.pattern.finditer(masked)]
+        controls = {start: (end, id) for start, end, id in found}
+        inside = {place for start, end, _ in found for place in range(start + 1, end)}
+        borders = {0, len(masked), *controls, *(end for _, end, _ in found), *(set(apart) - inside)}
+        return [
+            Stretch(start, end, controls[start][1] if start in controls else None, start in apart)
+            for start, end in pairwise(sorted(borders))
+        ]
 
     def _groups(
         self, text: str, stretches: Sequence[Stretch], cuts: Sequence[int]
@@ -110,6 +117,9 @@ class LiteralEncoder:
         """Join neighbours that may be encoded at once; text that spells a token or a tag is alone (True)."""
         start = 0
         for place, stretch in enumerate(stretches):
+            if stretch.apart and place > start:
+                yield range(start, place), False
+                start = place
             if stretch.control is not None:
                 continue
             cut = bisect_left(cuts, stretch.end) > bisect_left(cuts, stretch.start)
@@ -156,13 +166,16 @@ class LiteralEncoder:
                 ids.append([stretch.control])
                 continue
             start, end = stretch.start, stretch.end
-            if place + 1 < len(stretches) and self._eats(stretches[place + 1].control, before=True):
+            after = stretches[place + 1] if place + 1 < len(stretches) else None
+            if after and not after.apart and self._eats(after.control, before=True):
                 end = start + len(text[start:end].rstrip())
-            if place and self._eats(stretches[place - 1].control, before=False):
+            if place and not stretch.apart and self._eats(stretches[place - 1].control, before=False):
                 start = end - len(text[start:end].lstrip())
             inside = cuts[bisect_left(cuts, start) : bisect_left(cuts, end)]
             relative = [cut - start for cut in inside]
-            ids.append(self._verbatim.encode(text[start:end], first=place == 0, cuts=relative))
+            ids.append(
+                self._verbatim.encode(text[start:end], first=place == 0 or stretch.apart, cuts=relative)
+            )
         return ids
 
     # What the tokenizer does at control tokens, seen from outside.

@@ -38,7 +38,7 @@ def spans(
 
     Args:
         encoded: the stretches of the text and their ids.
-        pieces: the text by owner; owner len(roles) is the tools.
+        pieces: the text by owner; owner len(roles) is the tools, and the next a format's values.
         roles: of the messages.
         piece: the bytes of a token.
     """
@@ -60,7 +60,7 @@ def spans(
 
 
 def _span(start: int, end: int, owner: int, roles: Sequence[str]) -> Span:
-    if owner == TEMPLATE:
+    if owner == TEMPLATE or owner > len(roles):
         return Span(start, end)
     if owner == len(roles):
         return Span(start, end, "tools", None, True)

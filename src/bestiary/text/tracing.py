@@ -27,10 +27,14 @@ _BETWEEN = re.compile(r'(?:[\s"\\\x00-\x1f]|\\[bfnrt]|\\u[0-9a-f]{4})*')  # as i
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of a rendered text from one place: the template, or the message with this index."""
+    """A stretch of a rendered text from one place: the template, or the message with this index.
+
+    apart: the tokenizer is given it, and what follows, as a text of its own.
+    """
 
     text: str
     owner: int
+    apart: bool = False
 
 
 class Marks:

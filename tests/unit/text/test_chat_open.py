@@ -13,7 +13,8 @@ import pytest
 from tokenizers import pre_tokenizers
 
 from bestiary.errors import CheckpointError, TemplateError
-from bestiary.text.chat import ChatTemplate, open_template
+from bestiary.text.chat import ChatTemplate
+from bestiary.text.templates import open_template
 from bestiary.text.tokenizer import Tokenizer, open_tokenizer
 
 from .chat_models import make

@@ -1,4 +1,4 @@
-"""Published checkpoints, their config.json and their size: sizes.toml, which says itself what its keys are."""
+"""Published checkpoints, their config.json and their size: sizes.toml, which says what its keys are."""
 
 from __future__ import annotations
 
