@@ -92,6 +92,13 @@ class ChatTemplate:
         named = _end_tokens(tokenizer) | dict(tokens or {})
         self._tokens = {name: spelling for name, spelling in named.items() if spelling is not None}
         self._stops = frozenset(stops)
+        if self._named and self._format is not None:
+            missing = [token for token in self._format.needs if token not in tokenizer.control]
+            if missing:
+                raise TemplateError(
+                    f"the format {self._format.name} needs the token {missing[0]!r}, which this model's tokenizer "
+                    "has not: it is another model's format"
+                )
         self._encoder = LiteralEncoder(tokenizer)
         self._piece = lru_cache(maxsize=1 << 16)(tokenizer.piece)
         self._checker = Checker(source.words if isinstance(source, Format) else source, self._encoder.pattern)

@@ -45,6 +45,7 @@ class Format:
         generation: what ends a prompt that asks for an answer.
         closing: what ends one that does not.
         stop: texts and control tokens that end an answer.
+        needs: control tokens without which a model is not of this format.
         default_system: the system text where the conversation does not begin with one.
         after_system: what stands before the first user's text after a system text, if not the usual.
         values: name -> what {name} stands for unless a caller says; "now:%Y-%m-%d" is the time.
@@ -65,6 +66,7 @@ class Format:
     generation: str = ""
     closing: str = ""
     stop: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
     default_system: str | None = None
     after_system: str | None = None
     values: Mapping[str, str] = field(default_factory=dict)
@@ -244,7 +246,10 @@ def read(values: dict[str, Any]) -> Format:
         raise ValueError(f"strips names {', '.join(sorted(unknown))}, which turns has not")
     if bool(turns) == ("template" in values):
         raise ValueError("a format has turns or a template")
-    values |= {"templates": frozenset(values.pop("templates", ())), "stop": tuple(values.pop("stop", ()))}
+    values |= {
+        "templates": frozenset(values.pop("templates", ())),
+        **{key: tuple(values.pop(key, ())) for key in ("stop", "needs")},
+    }
     return Format(turns=turns, **values)
 
 
