@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from .. import roster
 from ..errors import HubError
 from ..roster import Entry
+from ..roster.nearest import nearest
 from . import cache
 from .cache import Local
 from .names import Name, is_path, parse
@@ -104,8 +104,8 @@ def pull(
     wanted = parse(name)
     if revision is not None:
         wanted = parse(str(Name(wanted.repo, revision, wanted.file)))
-    if "/" not in wanted.repo and (close := difflib.get_close_matches(wanted.repo.lower(), roster.entries())):
-        raise HubError(f"no model is called {wanted.repo!r}. Did you mean {close[0]!r}?")
+    if "/" not in wanted.repo and (close := nearest(wanted.repo)):
+        raise HubError(f"no model is called {wanted.repo!r}{_meant(close)}\nTry: bestiary list")
     from . import download
 
     commit = download.fetch(wanted, progress=progress)
@@ -155,9 +155,10 @@ def _cached(name: Name) -> Path:
     """A repository of the Hugging Face cache, or one file of it."""
     folder = cache.snapshot(name)
     if folder is None:
-        known = [*roster.entries(), *(model.name for model in cache.hub_models())]
+        close = nearest(str(name), (model.name for model in cache.hub_models()))
         where = f"no such path, not in the roster, not in {cache.hub_cache()}"
-        raise HubError(f"{name} is not here ({where}){_nearest(str(name), known)}\nTry: bestiary pull {name}")
+        remedy = f"bestiary pull {name}" if "/" in name.repo else "bestiary list"
+        raise HubError(f"{name} is not here ({where}){_meant(close)}\nTry: {remedy}")
     for path in folder.rglob("*"):
         cache.check_inside(path)
     if name.file is not None:
@@ -183,16 +184,13 @@ def _one(files: list[Path], folder: Path, name: str, spell: Callable[[Path], str
 
 
 def _nearest(wanted: str, known: Iterable[str]) -> str:
-    """`. Did you mean ...?` for an error, or nothing; the organisation may be left out or wrong."""
-    by_key = {key: name for name in known for key in _keys(name)}
-    close = [by_key[key] for text in _keys(wanted) for key in difflib.get_close_matches(text, by_key)]
-    return f". Did you mean {' or '.join(map(repr, dict.fromkeys(close[:3])))}?" if close else ""
+    """`. Did you mean ...?` for an error about a file, or nothing."""
+    return _meant(difflib.get_close_matches(wanted, list(known)))
 
 
-def _keys(name: str) -> tuple[str, ...]:
-    """What of a name to compare: all of it, without revision and file, and without the organisation."""
-    repo = re.split("[@:]", name.lower(), maxsplit=1)[0]
-    return name.lower(), repo, repo.rsplit("/", 1)[-1]
+def _meant(close: Iterable[str]) -> str:
+    names = " or ".join(map(repr, close))
+    return f". Did you mean {names}?" if names else ""
 
 
 def _verify(path: Path, progress: Progress) -> None:

@@ -57,7 +57,7 @@ def test_version(bestiary: Bestiary) -> None:
         ),
         (["bench", "-o", "xml"], 2, "error: argument -o/--output: invalid choice: 'xml'"),
         (["show", "./none"], 3, "error: ./none: no such file or folder\n"),
-        (["show", "smolm2"], 3, "Did you mean 'smollm2'?\n  try: bestiary pull smolm2\n"),
+        (["show", "smolm2"], 3, "Did you mean 'smollm2'?\n  try: bestiary list\n"),
         (["chat", "--prompt", "hi"], 3, "is not in {cache} yet.\n  try: bestiary pull smollm2\n"),
         (["show", "a\x1b[31m"], 3, "error: 'a\\x1b[31m' is neither a path nor a name"),
         (["show", "x", "-m", "y"], 2, "error: two models are named, 'x' and --model 'y'\n"),

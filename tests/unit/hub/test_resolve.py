@@ -99,7 +99,7 @@ def test_a_path_comes_before_the_hub_and_the_roster_before_both(home: Path) -> N
         ("two", "two holds 2 GGUF models; name one:\n  two/a.gguf\n  two/b.gguf"),
         ("part", "part lacks a part of its weights: model-00002-of-00002.safetensors"),
         ("fifo", "fifo is neither a regular file nor a folder"),
-        ("smolm2", r"smolm2 is not here \(.*/hub\). Did you mean 'smollm2'\?\nTry: bestiary pull smolm2"),
+        ("smolm2", r"smolm2 is not here \(.*/hub\). Did you mean 'smollm2'\?\nTry: bestiary list"),
         ("orgg/naem", r"Did you mean 'org/name'\?"),
         ("name", r"Did you mean 'org/name'\?"),
         ("org/name@v2", r"Did you mean 'org/name'\?\nTry: bestiary pull org/name@v2"),
