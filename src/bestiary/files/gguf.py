@@ -34,11 +34,11 @@ TYPES: Final[Mapping[int, str]] = dict(
 _PLAIN = ("F32", "F16", "BF16", "F64", "I8", "I16", "I32", "I64")
 
 # Types of metadata values, and how struct spells those of fixed size.
-_FIXED: Final[Mapping[int, str]] = {**dict(enumerate("BbHhIif?")), 10: "Q", 11: "q", 12: "d"}
+FIXED: Final[Mapping[int, str]] = {**dict(enumerate("BbHhIif?")), 10: "Q", 11: "q", 12: "d"}
 _UINT32, _STRING, _ARRAY = 4, 8, 9
 
 _OLDER = {b"lmgg": "GGML", b"fmgg": "GGMF", b"tjgg": "GGJT", b"algg": "GGLA"}
-_LONGEST_KEY, _LONGEST_NAME, _LONGEST_TEXT = 65535, 63, 64 << 20
+_LONGEST_KEY, LONGEST_NAME, _LONGEST_TEXT = 65535, 63, 64 << 20
 _MOST_DIMS, _MOST_COUNTED = 4, 65536  # dimensions of a tensor; tensors, and keys
 _SHORT = 256  # arrays up to this length are decoded at once, to plain lists
 _CONVERT = "Convert the model again with a current convert_hf_to_gguf.py, or ask for another file"
@@ -119,7 +119,7 @@ class Array(Sequence[Any]):
     def __init__(
         self, source: Source, key: str, kind: int, count: int, start: int, end: int, length: struct.Struct
     ):
-        self._source, self._key, self._kind, self._count = source, key, kind, count
+        self._source, self._key, self.kind, self._count = source, key, kind, count
         self._start, self._end, self._length = start, end, length
         self._values: list[Any] | None = None
 
@@ -127,10 +127,10 @@ class Array(Sequence[Any]):
         """Return all elements."""
         if self._values is None:
             raw = bytes(self._source.data[self._start : self._end])
-            if self._kind == _STRING:
+            if self.kind == _STRING:
                 self._values = self._strings(raw)
             else:
-                self._values = list(struct.unpack(f"<{self._count}{_FIXED[self._kind]}", raw))
+                self._values = list(struct.unpack(f"<{self._count}{FIXED[self.kind]}", raw))
         return self._values
 
     def _strings(self, raw: bytes) -> list[str]:
@@ -223,9 +223,9 @@ class _Reader:
         if kind == _ARRAY:
             array = self.array(key)
             return array.decoded() if len(array) <= _SHORT else array
-        if kind not in _FIXED:
+        if kind not in FIXED:
             self.refuse(f"metadata key {key[:80]!r} has the unknown type {kind}", began)
-        fixed = struct.Struct(f"<{_FIXED[kind]}")
+        fixed = struct.Struct(f"<{FIXED[kind]}")
         if fixed.size > self.source.size - self.at:
             self.refuse("the header is cut", began)
         self.at += fixed.size
@@ -234,11 +234,11 @@ class _Reader:
     def array(self, key: str) -> Array:
         began = self.at
         kind, count = self.number(_U32), self.number(self.length)
-        if kind != _STRING and kind not in _FIXED:
+        if kind != _STRING and kind not in FIXED:
             what = "arrays, which are not nested" if kind == _ARRAY else f"the unknown type {kind}"
             self.refuse(f"metadata key {key[:80]!r} is an array of {what}", began)
         start = self.at
-        least = self.length.size if kind == _STRING else struct.calcsize(_FIXED[kind])
+        least = self.length.size if kind == _STRING else struct.calcsize(FIXED[kind])
         if count > (self.source.size - start) // least:
             self.refuse(f"metadata key {key[:80]!r} is an array of {count:,}: the file is too short", began)
         self.at = self.skip_strings(count) if kind == _STRING else start + count * least
@@ -259,7 +259,7 @@ class _Reader:
     def tensor_info(self) -> tuple[int, str, tuple[int, ...], str, int]:
         """Return where a tensor's description begins, its name, shape in torch's order, type and offset."""
         began = self.at
-        name = self.string("tensor name", _LONGEST_NAME)
+        name = self.string("tensor name", LONGEST_NAME)
         check_tensor_name(name, file=self.source.path, offset=began)
         dims = self.number(_U32)
         if not 1 <= dims <= _MOST_DIMS:

@@ -7,15 +7,11 @@ begin with `{`, against its own specification; so the header is parsed here.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import json
-import os
-import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from torch import Tensor
 
@@ -24,6 +20,7 @@ from . import strict_json
 from .entries import Entry
 from .paths import check_tensor_name
 from .source import DTYPES, Source, element_count
+from .writing import Planned, make, replacing, write_tensor
 
 HEADER_LIMIT = 100_000_000
 _MOST_PARTS = 2_000_000  # some sixteen a tensor; more would take gigabytes to parse
@@ -107,57 +104,48 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str
     removed and what was there before stays. Tensors may be views of the very file that is replaced. Raises
     CheckpointError for a type that safetensors has no name for, and when the disk refuses.
     """
-    path = Path(path)
-    # Large elements first, so that all stay aligned.
-    names = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
-    header = _encode_header(path, {name: tensors[name] for name in names}, metadata)
-    try:
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-        try:
-            with temporary.open("xb") as file:
-                file.write(header)
-                for name in names:
-                    _write_tensor(file, tensors[name])
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            raise
-        _sync_folder(path.parent)
-    except OSError as error:
-        remedy = "Make room or choose another folder; what was there before is unchanged"
-        raise CheckpointError(f"cannot be written: {error.strerror}", file=path, remedy=remedy) from error
-
-
-def _encode_header(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None) -> bytes:
-    header: dict[str, object] = {} if metadata is None else {"__metadata__": dict(metadata)}
-    at = 0
     for name, tensor in tensors.items():
-        check_tensor_name(name, file=path)
         if tensor.dtype not in _NAMES:
             raise CheckpointError(f"safetensors has no name for {tensor.dtype}", file=path, tensor=name)
-        end = at + tensor.numel() * tensor.dtype.itemsize
-        header[name] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [at, end]}
-        at = end
+    planned = [
+        Planned(name, tuple(tensor.shape), _NAMES[tensor.dtype], partial(_itself, tensor))
+        for name, tensor in tensors.items()
+    ]
+    write_planned(path, planned, metadata)
+
+
+def write_planned(
+    path: str | Path,
+    tensors: Iterable[Planned],
+    metadata: Mapping[str, str] | None = None,
+    *,
+    written: Callable[[int], None] | None = None,
+) -> None:
+    """Write tensors that are made one at a time, as `write` does. written: told the bytes of each."""
+    path = Path(path)
+    # Large elements first, so that all stay aligned.
+    ordered = sorted(tensors, key=lambda tensor: (-DTYPES[tensor.dtype].itemsize, tensor.name))
+    header = _encode_header(path, ordered, metadata)
+    with replacing(path, len(header) + sum(tensor.nbytes for tensor in ordered)) as file:
+        file.write(header)
+        for tensor in ordered:
+            nbytes = write_tensor(file, make(tensor))
+            if written is not None:
+                written(nbytes)
+
+
+def _itself(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _encode_header(path: Path, tensors: Iterable[Planned], metadata: Mapping[str, str] | None) -> bytes:
+    header: dict[str, object] = {} if metadata is None else {"__metadata__": dict(metadata)}
+    at = 0
+    for tensor in tensors:
+        check_tensor_name(tensor.name, file=path)
+        end = at + tensor.nbytes
+        entry = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [at, end]}
+        header[tensor.name], at = entry, end
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text
-
-
-def _write_tensor(file: BinaryIO, tensor: Tensor) -> None:
-    whole = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
-    nbytes = whole.numel() * whole.dtype.itemsize
-    if nbytes:
-        # Not every type has a numpy twin; every tensor has an address. `whole` lives until the write is done.
-        file.write((ctypes.c_ubyte * nbytes).from_address(whole.data_ptr()))
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the new name durable: without this a power cut can bring the old file back, or none."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

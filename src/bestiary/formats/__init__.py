@@ -22,8 +22,8 @@ class Format:
     """How the elements of a row are packed.
 
     `block` elements take `nbytes` bytes. `decode` is the reference: uint8 of shape (..., blocks * nbytes) to
-    float32 of shape (..., blocks * block), exact to the last bit. `encode` is the other direction, rounded as ggml
-    rounds; None where it is not written here.
+    float32 of shape (..., blocks * block), exact to the last bit. `encode` is the other direction, rounded as
+    ggml rounds; None where it is not written here.
     """
 
     name: str

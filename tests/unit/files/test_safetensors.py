@@ -289,7 +289,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(
     elif call == "replace":
         monkeypatch.setattr(Path, "replace", fail)
     else:
-        monkeypatch.setattr("bestiary.files.safetensors._write_tensor", fail)
+        monkeypatch.setattr("bestiary.files.safetensors.write_tensor", fail)
     with pytest.raises(CheckpointError, match=r"x\.safetensors: cannot be written: No space left"):
         write(path, {"a": torch.zeros(3)})
     monkeypatch.undo()
@@ -301,7 +301,7 @@ def test_an_interrupt_while_writing_leaves_nothing(tmp_path: Path, monkeypatch: 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bestiary.files.safetensors._write_tensor", interrupt)
+    monkeypatch.setattr("bestiary.files.safetensors.write_tensor", interrupt)
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path / "x.safetensors", {"a": torch.zeros(3)})
     assert not list(tmp_path.iterdir())
