@@ -17,6 +17,7 @@ from .families.heads import DECODERS, Build, Heads, headed
 from .files import Checkpoint
 from .files.paths import read_json
 from .models import Model
+from .quant import repository
 from .tensors import Rules
 
 # Keys that tell of integer weights. A file without any holds what was made of them, whatever its config says.
@@ -56,11 +57,15 @@ def describe(
     config = {**_read_config(checkpoint), **(changes or {})}
     if not any(entry.dtype == "I8" for entry in checkpoint.entries.values()):
         config = {key: value for key, value in config.items() if key not in WIDENED}
+    config = repository.said(config, checkpoint)
     module = families.family(Config(config))
     config |= _sizes(getattr(module, "SIZES", {}), config, checkpoint)
     rules = module.TENSORS(Config(config)) if callable(module.TENSORS) else module.TENSORS
     names, said = checkpoint.entries, config.get("architectures")
-    return config, *headed(_heads(module), rules, module.build, names, said)
+    rules, build = headed(_heads(module), rules, module.build, names, said)
+    if config.get(repository.KEY) is not None:
+        rules, build = repository.packed(rules, build, names)
+    return config, rules, build
 
 
 def empty(config: Mapping[str, object], build: Build | None = None) -> Model:
@@ -73,6 +78,8 @@ def empty(config: Mapping[str, object], build: Build | None = None) -> Model:
     if build is None:
         module = families.family(c)
         build = headed(_heads(module), {}, module.build, (), config.get("architectures"))[1]
+        if c.get(repository.KEY, None) is not None:
+            build = repository.packed({}, build, {})[1]
     with torch.device("meta"), _Uninitialised():
         model = build(c)
     c.finish()

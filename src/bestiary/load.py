@@ -246,7 +246,7 @@ def _value(
     tensor: Tensor, entry: Entry, target: Tensor, dtype: torch.dtype, device: torch.device
 ) -> Tensor | nn.Parameter:
     """Return a tensor as the model will hold it: a Parameter, or a buffer's own type, or packed bytes."""
-    if not isinstance(target, nn.Parameter) and target.dtype != torch.uint8:
+    if not isinstance(target, nn.Parameter):
         if tensor.dtype != target.dtype:
             raise _misfit(entry, f"holds {entry.dtype}, and the config makes it {target.dtype}")
         return tensor.to(device)

@@ -53,10 +53,13 @@ class Packed(Protocol):
     """A module whose tensors do not all have their output channels first: packed integers, their scales.
 
     output_axes: by the tensor's own name, where it has them; None where all channels share the tensor. What
-    is not named has them first, as every layout expects.
+    is not named has them first, as every layout expects. repeats: how often each element of a published
+    tensor stands in ours, one after another; once where it is not named. What packs a matrix packs it with
+    its output channels first, also where the plain one is stored turned.
     """
 
     output_axes: ClassVar[Mapping[str, int | None]]
+    repeats: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -207,25 +210,38 @@ class Use:
 
         Raises ValueError or RuntimeError for a tensor that cannot be cut so.
         """
-        axis, heads = _output_axis(model, self.ours[0]), _heads(model, self.ours[0])
+        axis, times, layout = self._stored(model)
+        heads = _heads(model, self.ours[0])
         if axis is None:
             (shared,) = pieces
             return [shared] * len(shapes)
         whole = pieces[0] if len(pieces) == 1 else torch.cat(list(pieces), axis)
+        if times > 1:  # the last may stand for fewer
+            whole = whole.repeat_interleave(times, axis)[: sum(shape[axis] for shape in shapes)]
         if axis == 0:
-            return self.layout.split(whole, shapes, heads)
+            return layout.split(whole, shapes, heads)
         first = [(shape[axis], *shape[:axis], *shape[axis + 1 :]) for shape in shapes]
-        parts = self.layout.split(whole.movedim(axis, 0), first, heads)
+        parts = layout.split(whole.movedim(axis, 0), first, heads)
         return [part.movedim(0, axis).contiguous() for part in parts]
 
     def join(self, parts: Sequence[Tensor], model: nn.Module) -> dict[str, Tensor]:
         """Return the published tensors from ours."""
-        axis, heads = _output_axis(model, self.ours[0]), _heads(model, self.ours[0])
+        axis, times, layout = self._stored(model)
+        heads = _heads(model, self.ours[0])
         if axis is None:
             return dict.fromkeys(self.published, parts[0])
-        whole = self.layout.join([part.movedim(axis, 0) for part in parts], heads).movedim(0, axis)
+        whole = layout.join([part.movedim(axis, 0) for part in parts], heads)[::times].movedim(0, axis)
         pieces = whole.contiguous().tensor_split(len(self.published), axis)
         return dict(zip(self.published, pieces, strict=True))
+
+    def _stored(self, model: nn.Module) -> tuple[int | None, int, Layout]:
+        """Return where our tensors have output channels, how often elements are repeated, and the layout."""
+        path, _, leaf = self.ours[0].rpartition(".")
+        owner = model.get_submodule(path)
+        if not isinstance(owner, Packed):
+            return 0, 1, self.layout
+        upright = self.layout.layout if isinstance(self.layout, Turned) else self.layout
+        return owner.output_axes.get(leaf, 0), owner.repeats.get(leaf, 1), upright
 
 
 @dataclass(frozen=True)
@@ -278,6 +294,13 @@ def match(rules: Rules, published: Iterable[str], wanted: Mapping[str, object]) 
         if storage not in filled:
             lacking.setdefault(storage, _expected(rules, name, known))
     return Match(tuple(uses), frozenset(dropped), tuple(dict.fromkeys(lacking.values())), tuple(stray))
+
+
+def places(rules: Rules, published: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Return the tensors of ours that published ones hold, by name; without what no rule keeps."""
+    table = _compile(rules)
+    found = {name: _use(name, table) for name in published}
+    return {name: use.ours for name, use in found.items() if isinstance(use, Use)}
 
 
 def _expected(rules: Rules, ours: str, known: Collection[str]) -> str:
@@ -362,13 +385,6 @@ def _heads(model: nn.Module, name: str) -> int:
     """Return the key/value heads of the attention that a tensor is in; 1 outside of any."""
     owner = model.get_submodule(name.rpartition(".")[0].rpartition(".")[0])
     return owner.slot.heads if isinstance(owner, Slotted) else 1
-
-
-def _output_axis(model: nn.Module, name: str) -> int | None:
-    """Return where a tensor has its output channels; None where all of them share it."""
-    path, _, leaf = name.rpartition(".")
-    owner = model.get_submodule(path)
-    return owner.output_axes.get(leaf, 0) if isinstance(owner, Packed) else 0
 
 
 def some(names: Sequence[str]) -> str:

@@ -9,12 +9,14 @@ from bestiary.adapters.lora import LoRA
 from bestiary.context import Cache, Stream
 from bestiary.quant.linear import PackedLinear
 from bestiary.quant.rows import RowScaled
+from bestiary.quant.striped import Striped
 from bestiary.run.score import kl_divergence
 from bestiary.swap import swap
 from tests.subjects import Subject
 
 # Every linear of a block, by the one vocabulary of names.
 LINEARS = r"((encoder|decoder)\.)?layers\.\d+\.(attn|cross|mlp)\.(.*\.)?(q|k|v|o|gate|up|down)"
+_PACKED = (RowScaled, PackedLinear, Striped)
 ROWS, TOKENS, PREFILL = 2, 15, 8
 
 
@@ -66,7 +68,7 @@ def assert_products_are_added(it: Subject, ids: Tensor) -> None:
 def _merged(module: nn.Module) -> nn.Module:
     assert isinstance(module, LoRA)
     base = module.base
-    weight = base.dequantize() if isinstance(base, RowScaled | PackedLinear) else base.get_parameter("weight")
+    weight = base.dequantize() if isinstance(base, _PACKED) else base.get_parameter("weight")
     plain = nn.Linear(module.in_features, module.out_features, base.bias is not None)
     with torch.no_grad():
         plain.weight.copy_(weight + 2.0 * module.lora_B.weight @ module.lora_A.weight)  # alpha / rank = 2
