@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import pytest
@@ -86,7 +87,7 @@ def test_the_published_prompts(file: Path, tmp_path_factory: pytest.TempPathFact
             wrong.append(f"{label}: no row says what it is")
         elif row.differs is None:
             checked += 1
-            if (problem := compared(entry, row, tmp_path_factory)) is not None:
+            if (problem := compared(entry, row, tmp_path_factory.getbasetemp())) is not None:
                 wrong.append(f"{label}: {problem}")
         elif entry["authority"] in ("authors", "authors-copy") and not row.differs.startswith("!"):
             wrong.append(f"{label}: the authors' own is followed, unless the reason begins with !")
@@ -94,9 +95,9 @@ def test_the_published_prompts(file: Path, tmp_path_factory: pytest.TempPathFact
     assert checked > 0 or all(row.differs for row in known)
 
 
-def compared(entry: Json, row: Row, factory: pytest.TempPathFactory) -> str | None:
+def compared(entry: Json, row: Row, folder: Path) -> str | None:
     """Return what is wrong with our rendering of an entry; None for nothing."""
-    chat = template(entry, row, factory)
+    chat = template(entry, row, folder)
     if entry.get("raises"):
         try:
             rendered(entry, row, chat)
@@ -129,26 +130,26 @@ def rendered(entry: Json, row: Row, chat: ChatTemplate) -> Prompt:
     )
 
 
-def template(entry: Json, row: Row, factory: pytest.TempPathFactory) -> ChatTemplate:
+def template(entry: Json, row: Row, folder: Path) -> ChatTemplate:
     needs = prompts.get(row.format).needs if row.format else ()
-    tokenizer = opened(row.tokenizer, factory) if row.tokenizer else plain(needs, factory)
+    tokenizer = opened(row.tokenizer, folder) if row.tokenizer else plain(needs, folder)
     tokens = None if row.tokenizer else {"bos_token": row.bos, "eos_token": row.eos}
     source = entry["options"]["chat_template"] if row.template else prompts.get(row.format or "")
     return ChatTemplate(source, tokenizer, tokens=tokens)
 
 
 @cache
-def plain(needs: tuple[str, ...], factory: pytest.TempPathFactory) -> Tokenizer:
+def plain(needs: tuple[str, ...], folder: Path) -> Tokenizer:
     """Return a tokenizer with the control tokens that a format needs."""
     style = STYLES["mistral"]
     control = tuple(dict.fromkeys((*style.control, *needs)))
-    return make(replace(style, control=control), "byte-level", factory.mktemp("plain")).tokenizer
+    return make(replace(style, control=control), "byte-level", Path(mkdtemp(dir=folder))).tokenizer
 
 
 @cache
-def opened(name: str, factory: pytest.TempPathFactory) -> Tokenizer:
+def opened(name: str, folder: Path) -> Tokenizer:
     (case,), setting = goldens.cases(f"tokenizers/{name}"), SETTINGS[name]
-    return open_tokenizer(unpack(case, setting, factory.mktemp(name)), control=setting.control)
+    return open_tokenizer(unpack(case, setting, Path(mkdtemp(dir=folder))), control=setting.control)
 
 
 def unstopped(entry: Json, row: Row, chat: ChatTemplate) -> str | None:
