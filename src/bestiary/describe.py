@@ -52,8 +52,9 @@ def describe(
     changes: keys to set over the published ones. Raises ConfigError for a family that is not known here.
     """
     if checkpoint.kind == "gguf":
-        config = gguf.published(checkpoint.metadata, frozenset(checkpoint.entries), _factors(checkpoint))
-        return {**config, **(changes or {})}, gguf.TENSORS, gguf.build
+        names, factors = frozenset(checkpoint.entries), _factors(checkpoint)
+        config, rules, build = gguf.described(checkpoint.metadata, names, factors)
+        return {**config, **(changes or {})}, rules, build
     config = {**_read_config(checkpoint), **(changes or {})}
     if not any(entry.dtype == "I8" for entry in checkpoint.entries.values()):
         config = {key: value for key, value in config.items() if key not in WIDENED}
@@ -136,8 +137,8 @@ def _read_config(checkpoint: Checkpoint) -> Mapping[str, object]:
         shapes = {name: entry.shape for name, entry in checkpoint.entries.items()}
         if (arguments := transformer.published(checkpoint.metadata, shapes)) is not None:
             return arguments
-    alone = checkpoint.path.name.startswith("consolidated") or not shared.exists()
-    return read_json(own if alone and own.exists() else shared)
+    theirs = "tok_embeddings.weight" in checkpoint.entries or not shared.exists()
+    return read_json(own if theirs and own.exists() else shared)
 
 
 class _Uninitialised(TorchFunctionMode):

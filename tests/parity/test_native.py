@@ -20,7 +20,10 @@ WHOLE = [
 ]
 
 
-@pytest.mark.parametrize("file", WHOLE, ids=lambda p: p.parent.name)
+SPLIT = [case / "consolidated.01.pth" for case in cases("llama-13b", "llama2-70b")]
+
+
+@pytest.mark.parametrize("file", [*WHOLE, *SPLIT], ids=lambda p: p.parent.name)
 def test_the_authors_own_form(file: Path) -> None:
     want, loaded = load_file(file.parent / "expected.safetensors"), load(file)
     states, logits = hidden_states(loaded, want["input_ids"])

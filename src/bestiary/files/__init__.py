@@ -56,7 +56,7 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     file = _find(path) if os.path.isdir(path) else path  # noqa: PTH112
     if jax_arrays.is_folder(file):
         return Checkpoint(path, "jax", *jax_arrays.read(file))
-    if file.name in ranks.TRACKERS or ranks.is_folder(file):
+    if file.name in ranks.TRACKERS or ranks.is_folder(file) or ranks.is_part(file):
         return Checkpoint(path, *ranks.read(file))
     if file.name.endswith(_INDEX):
         kind = _KINDS.get(Path(file.name.removesuffix(_INDEX)).suffix)

@@ -129,4 +129,14 @@ _PLUG = Program(
     equal,
     again={"cls.predictions.decoder_weight": "bert.embeddings.word_embeddings.weight"},
 )
-PROGRAMS = (_GLM, _CPM2, _PLUG)
+# llama/model.py of meta-llama/llama (fairscale's layers). Norms and frequencies are on every rank.
+_META = Program(
+    "bin",
+    "tok_embeddings.weight",
+    {
+        r"(?:tok_embeddings|attention\.wo|feed_forward\.w2)\.weight": Cut(1),
+        r"(?:attention\.w[qkv]|feed_forward\.w[13]|output)\.weight": Cut(0),
+    },
+    first,
+)
+PROGRAMS = (_GLM, _CPM2, _PLUG, _META)

@@ -1,8 +1,9 @@
-"""Checkpoints of several ranks, as programs save that train over many devices: GLM-130B, CPM-2, PLUG.
+"""Checkpoints of several ranks, as programs save that train over many devices: GLM-130B, CPM-2, PLUG, LLaMA.
 
 A folder an iteration, in it a file a model-parallel rank, mp_rank_00_model_states.pt, mp_rank_01 ..., or one
 for each data-parallel and model-parallel rank, mp_rank_00_00_model_states.pt; beside the folder a file that
-names it. Read as one checkpoint, under the names that the whole model would have.
+names it. Or Meta's consolidated.00.pth, consolidated.01.pth ... Read as one checkpoint, under the names that
+the whole model would have.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from .source import DTYPES, Source
 
 # What names the iteration's folder: Megatron's file, and DeepSpeed's.
 TRACKERS = ("latest_checkpointed_iteration.txt", "latest")
-_SHARD = re.compile(r"mp_rank_(?:(\d{2,4})_)?(\d{2,4})_model_states\.pt")
+_SHARD = re.compile(r"mp_rank_(?:(?P<replica>\d{2,4})_)?(?P<part>\d{2,4})_model_states\.pt")
+_CONSOLIDATED = re.compile(r"consolidated\.(?P<part>\d\d)\.pth")
 _MOST_RANKS, _MOST_BYTES = 4096, 255
 _REMEDY = "Download all files of the model again, and keep its folders as they are"
 
@@ -36,22 +38,33 @@ Entries = dict[str, Entry]
 
 
 def is_folder(path: Path) -> bool:
-    """Tell whether a folder holds ranks' files."""
+    """Tell whether a folder holds ranks' files; Meta's only or last rank's alone is a file like any other."""
+    return bool(_hits(path, _SHARD)) or is_part(path / "consolidated.00.pth")
+
+
+def is_part(path: Path) -> bool:
+    """Tell whether a file is one of several of Meta's."""
+    ranks = [hit[0] for hit in _hits(path.parent, _CONSOLIDATED)]
+    return _CONSOLIDATED.fullmatch(path.name) is not None and ranks not in ([], ["consolidated.00.pth"])
+
+
+def _hits(folder: Path, names: re.Pattern[str]) -> list[re.Match[str]]:
     try:
-        with os.scandir(path) as names:
-            return any(_SHARD.fullmatch(each.name) for each in names)
+        with os.scandir(folder) as files:
+            return [hit for each in files if (hit := names.fullmatch(each.name))]
     except (OSError, ValueError):  # a file; no name at all
-        return False
+        return []
 
 
 def read(path: Path) -> tuple[Kind, Entries, dict[str, object], list[Source]]:
     """Return the kind of checkpoint, its merged tensors, the plain values of the first rank, the open files.
 
-    path: the folder of the ranks' files, or the file that names it. Raises CheckpointError: ranks that are
-    missing, of another iteration, or with other tensors than the first; slices that do not make one tensor;
-    what torchbin.read refuses. What should be the same on all ranks is compared when it is read.
+    path: the folder of the ranks' files, the file that names it, or one of Meta's. Raises CheckpointError:
+    ranks that are missing, of another iteration, or with other tensors than the first; slices that do not
+    make one tensor; what torchbin.read refuses. What should be the same on all ranks is compared when it is
+    read.
     """
-    folder = _iteration(path) if path.name in TRACKERS else path
+    folder = _iteration(path) if path.name in TRACKERS else path.parent if is_part(path) else path
     sources = {rank: Source.open(file) for rank, file in _files(folder).items()}
     both = {rank: torchbin.read(source) for rank, source in sources.items()}
     entries, values = {r: each[0] for r, each in both.items()}, {r: each[1] for r, each in both.items()}
@@ -77,13 +90,13 @@ def _iteration(tracker: Path) -> Path:
 
 def _files(folder: Path) -> dict[Rank, Path]:
     """Return the file of each rank, in order."""
-    try:
-        hits = [hit for each in os.scandir(folder) if (hit := _SHARD.fullmatch(each.name))]
-    except OSError as error:
-        reason = f"cannot be listed: {error.strerror}"
-        raise CheckpointError(reason, file=folder, remedy="Check the path") from error
-    found = {(int(hit[1] or 0), int(hit[2])): hit.string for hit in hits}
-    paired = {hit[1] is not None for hit in hits}
+    hits = _hits(folder, _SHARD) or _hits(folder, _CONSOLIDATED)
+    replicated = [hit.groupdict().get("replica") for hit in hits]
+    found = {
+        (int(replica or 0), int(hit["part"])): hit.string
+        for replica, hit in zip(replicated, hits, strict=True)
+    }
+    paired = {replica is not None for replica in replicated}
     if len(paired) > 1 or len(found) < len(hits):
         raise CheckpointError("names its ranks' files in several ways", file=folder, remedy=_REMEDY)
     replicas, slices = (1 + max((rank[i] for rank in found), default=0) for i in (0, 1))
@@ -93,7 +106,8 @@ def _files(folder: Path) -> dict[Rank, Path]:
     if missing := [rank for rank in wanted if rank not in found]:
         numbers = ("{:02d}_{:02d}" if paired == {True} else "{1:02d}").format(*missing[0])
         others = f", and {len(missing) - 1} more" if len(missing) > 1 else ""
-        name = f"mp_rank_{numbers}_model_states.pt"
+        meta = any(hit.re is _CONSOLIDATED for hit in hits)
+        name = f"consolidated.{numbers}.pth" if meta else f"mp_rank_{numbers}_model_states.pt"
         reason = f"the ranks' files are not all there: {name} is missing{others}"
         raise CheckpointError(reason, file=folder, remedy=_REMEDY)
     return {rank: resolve(folder, found[rank]) for rank in wanted}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from itertools import product
@@ -308,3 +309,69 @@ def test_what_an_unknown_program_cut_is_refused(tmp_path: Path) -> None:
         open_checkpoint(tmp_path)
     (tmp_path / "mp_rank_01_model_states.pt").unlink()  # one rank cut nothing
     assert open_checkpoint(tmp_path).kind == "bin"
+
+
+# Meta's.
+
+BLOCK = "layers.0."
+LLAMA = {
+    "tok_embeddings.weight": torch.randn(12, 16),
+    "norm.weight": torch.randn(16),
+    "output.weight": torch.randn(12, 16),
+    "rope.freqs": torch.randn(2),
+    f"{BLOCK}attention_norm.weight": torch.randn(16),
+    f"{BLOCK}ffn_norm.weight": torch.randn(16),
+    **{f"{BLOCK}attention.w{name}.weight": torch.randn(16, 16) for name in "qo"},
+    **{f"{BLOCK}attention.w{name}.weight": torch.randn(8, 16) for name in "kv"},
+    f"{BLOCK}feed_forward.w1.weight": torch.randn(24, 16),
+    f"{BLOCK}feed_forward.w2.weight": torch.randn(16, 24),
+    f"{BLOCK}feed_forward.w3.weight": torch.randn(24, 16),
+}
+COLUMNS = ("tok_embeddings.weight", "wo.weight", "w2.weight")
+
+
+def write_llama(folder: Path, ranks: int) -> Path:
+    folder.mkdir()
+    for rank in range(ranks):
+        state = {}
+        for name, whole in LLAMA.items():
+            axis = int(name.endswith(COLUMNS))
+            shared = whole.ndim == 1
+            state[name] = whole if shared else whole.chunk(ranks, axis)[rank].clone()
+        torch.save(state, folder / f"consolidated.{rank:02d}.pth")
+    params = {"dim": 16, "n_layers": 1, "n_heads": 4, "n_kv_heads": 2, "norm_eps": 1e-5, "vocab_size": -1}
+    (folder / "params.json").write_text(json.dumps(params | {"hidden_dim": 24}))
+    return folder
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_consolidated_parts_are_one_checkpoint(tmp_path: Path, ranks: int) -> None:
+    folder = write_llama(tmp_path / "llama", ranks)
+    for place in (folder, folder / "consolidated.00.pth", folder / "consolidated.01.pth"):
+        entries = open_checkpoint(place).entries
+        assert entries.keys() == LLAMA.keys()
+        for name, whole in LLAMA.items():
+            assert torch.equal(entries[name].read(), whole), name
+
+
+def test_consolidated_parts_are_a_llama(tmp_path: Path) -> None:
+    whole, parts = (load(write_llama(tmp_path / str(ranks), ranks)) for ranks in (1, 2))
+    want = whole.model.state_dict()
+    assert all(torch.equal(tensor, want[name]) for name, tensor in parts.model.state_dict().items())
+    save(parts, tmp_path / "saved")
+    saved = load_file(tmp_path / "saved" / "model.safetensors")
+    assert saved.keys() == LLAMA.keys() - {"rope.freqs"}
+    assert all(torch.equal(tensor, LLAMA[name]) for name, tensor in saved.items())
+
+
+def test_a_consolidated_part_that_is_missing_is_named(tmp_path: Path) -> None:
+    folder = write_llama(tmp_path / "llama", 4)
+    (folder / "consolidated.02.pth").unlink()
+    with pytest.raises(CheckpointError, match=r"consolidated\.02\.pth is missing"):
+        load(folder)
+    (folder / "consolidated.03.pth").unlink()
+    with pytest.raises(CheckpointError, match="has shape"):
+        load(folder)
+    (folder / "consolidated.00.pth").unlink()
+    with pytest.raises(CheckpointError, match=r"consolidated\.00\.pth is missing"):
+        load(folder)
