@@ -35,8 +35,9 @@ COMMANDS = {
     "fill-mask": "the likeliest words behind the masks of a text",
     "score": "how likely a text is, or each of several choices after it",
     "pull": "download a model",
-    "list": "list the models on this machine",
-    "show": "what a model is: architecture, sizes, memory, licence, tokenizer",
+    "list": "find a system of the roster; --here: the models on this machine",
+    "show": "what a system is, what it was made from, its licence; and a model's sizes, memory, tokenizer",
+    "render": "a conversation exactly as a model reads it, in the colours of who says what",
     "tokenize": "the tokens of a text, with their ids, in colour",
     "bench": "speed of prompt processing and of generation (llama-bench's pp512 and tg128)",
     "env": "versions, processor, kernels, caches and variables, for a report",
@@ -170,19 +171,12 @@ def _command(name: str) -> Command:
             return Command(generate.configure, generate.run)
         case "embed" | "classify" | "fill-mask" | "score":
             return _reading(name)
+        case "list" | "show" | "render":
+            return _roster(name)
         case "pull":
             from . import pull
 
             return Command(pull.configure, pull.run)
-        case "list":
-            # Not `list`: a module of a package becomes a name in it, here one that hides the builtin.
-            from . import listing
-
-            return Command(listing.configure, listing.run)
-        case "show":
-            from . import show
-
-            return Command(show.configure, show.run)
         case "tokenize":
             from . import tokenize
 
@@ -195,6 +189,24 @@ def _command(name: str) -> Command:
             from . import env
 
             return Command(env.configure, env.run)
+
+
+def _roster(name: str) -> Command:
+    """The functions of a command that looks a system up."""
+    match name:
+        case "list":
+            # Not `list`: a module of a package becomes a name in it, here one that hides the builtin.
+            from . import listing
+
+            return Command(listing.configure, listing.run)
+        case "show":
+            from . import show
+
+            return Command(show.configure, show.run)
+        case _:
+            from . import render
+
+            return Command(render.configure, render.run)
 
 
 def _reading(name: str) -> Command:

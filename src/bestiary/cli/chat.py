@@ -18,7 +18,16 @@ from typing import TYPE_CHECKING
 
 from ..errors import BestiaryError, RequestError
 from ..hub import cache
-from .options import add_loading, add_model, add_sampling, assignment, model_name, open_llm, sampling
+from .options import (
+    add_loading,
+    add_model,
+    add_sampling,
+    add_template,
+    assignment,
+    model_name,
+    open_llm,
+    sampling,
+)
 from .terminal import complain, note, printable, read_input
 
 if TYPE_CHECKING:
@@ -38,6 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-p", "--prompt", metavar="TEXT", help="print the answer to this and exit")
     parser.add_argument("--system", metavar="TEXT", help="the system message")
     parser.add_argument("--no-history", action="store_true", help="keep nothing of what is typed")
+    add_template(parser)
     add_sampling(parser)
     add_loading(parser)
 

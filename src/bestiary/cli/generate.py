@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import RequestError
-from .options import add_beams, add_loading, add_model, add_sampling, beams, open_llm, sampling
+from .options import add_beams, add_loading, add_model, add_sampling, add_template, beams, open_llm, sampling
 from .terminal import note, print_json, printable, read_file, read_input
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--out", metavar="FILE", help="where --jsonl writes; the same again goes on where it stopped"
     )
     parser.add_argument("--json", action="store_true", help="print text, tokens and why it ended as JSON")
+    add_template(parser)
     add_sampling(parser)
     add_beams(parser)
     add_loading(parser)

@@ -55,6 +55,12 @@ def add_loading(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_template(parser: argparse.ArgumentParser) -> None:
+    """How a conversation is written for the model."""
+    about = "a format's name (vicuna-v1.1), a Jinja file; unless given, the model's own, or the roster's"
+    parser.add_argument("--chat-template", metavar="NAME", help=about)
+
+
 def add_sampling(parser: argparse.ArgumentParser) -> None:
     """How to choose tokens. What is not given comes from the model's generation_config.json, else greedy."""
     told = "what is not given comes from the model's generation_config.json; without one, greedy"
@@ -116,6 +122,7 @@ def loading(options: argparse.Namespace) -> dict[str, Any]:
         "dtype": options.dtype or os.environ.get("BESTIARY_DTYPE") or "auto",
         "threads": _given(options.threads, "--threads", "BESTIARY_THREADS"),
         "context": _given(options.ctx_size, "--ctx-size", "BESTIARY_CTX_SIZE"),
+        "chat_template": getattr(options, "chat_template", None),
     }
 
 

@@ -26,7 +26,8 @@ class Talk:
         self._session = llm.session()  # what only reads texts says so here
         if llm.template is None:
             raise RequestError(
-                f"{llm.path} has no chat template: it only continues text\nTry: bestiary generate"
+                f"{llm.path} has no chat template: it is a base model, or its files lack it\n"
+                "Try: bestiary generate; or --chat-template NAME, as bestiary show names a system's"
             )
         self.llm, self.template, self.messages = llm, llm.template, list[Message]()
         self.params = params

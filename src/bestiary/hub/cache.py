@@ -134,6 +134,15 @@ def check_inside(path: Path) -> Path:
     return path
 
 
+def repository(path: Path) -> str | None:
+    """The hub name of the repository that a path of the Hugging Face cache is in; None for another path."""
+    folder = hub_cache()
+    if not path.is_relative_to(folder):
+        return None
+    name, *_ = path.relative_to(folder).parts or ("",)
+    return name.removeprefix("models--").replace("--", "/", 1) if name.startswith("models--") else None
+
+
 def own_models() -> Iterator[Local]:
     """The models in our own cache: by their name in the roster, or else, where it is a file, by its path."""
     wheels = {entry.id: entry.wheel for entry in roster.entries().values() if entry.wheel is not None}

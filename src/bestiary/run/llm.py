@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
@@ -13,12 +13,11 @@ from typing import Any, Self, TypeVar, cast
 import torch
 
 from .. import hub
-from ..errors import RequestError, TemplateError
+from ..errors import RequestError
 from ..load import Loaded, Progress, load
 from ..models import Encoder, EncoderDecoder, Model, Writer
 from ..quant.fused import fuse
-from ..text.chat import ChatTemplate
-from ..text.templates import open_template
+from ..text.templates import choose
 from ..text.tokenizer import Tokenizer, open_tokenizer
 from . import published
 from . import threads as cores
@@ -48,6 +47,7 @@ class _Request:
     text: str | None
     ids: list[int]
     vocabulary: Vocabulary
+    stops: tuple[str, ...] = ()  # texts that end a chat model's answer, beside its tokens
 
 
 class LLM:
@@ -58,6 +58,8 @@ class LLM:
     "auto" is float32 on a CPU and the file's own type on a GPU. Weights stay packed as the file has them.
     context: tokens of a prompt and its answer together (of an encoder-decoder: of each); None is as many as
     the model was published for.
+    chat_template: the name of a format (bestiary show names a system's), a Jinja template, or its file;
+    unless told, the model's own, or what the roster says of it.
     Memory is taken as a conversation grows, not in advance. threads: of the whole process, as PyTorch counts
     them; None is one for each core that is available. progress: called with (bytes done, bytes in all) as the
     weights are read.
@@ -83,7 +85,7 @@ class LLM:
         keep_freed()
         # The small files first: what is wrong with them is said before gigabytes are read.
         self.tokenizer: Tokenizer = open_tokenizer(self.path)
-        self.template = _template(chat_template, self.path, self.tokenizer)
+        self.template = choose(self.path, self.tokenizer, chat_template)
         loaded = load(self.path, device=place, dtype=dtype, progress=progress)
         fuse(loaded.model)
         self.context = _context(context, loaded.context)
@@ -303,12 +305,13 @@ class LLM:
     def _turn(self, messages: Conversation, tools: Tools | None) -> _Request:
         if self.template is None:
             raise RequestError(
-                f"{self.path.name} has no chat template: it is no chat model, or its files lack it. "
-                "Use generate, or give the template: LLM(..., chat_template='chat_template.jinja')"
+                f"{self.path.name} has no chat template: it is a base model, or its files lack it. "
+                "Use generate, or say how to ask: LLM(..., chat_template='vicuna-v1.1'), or a file of Jinja"
             )
         prompt = self.template.encode(messages, tools=tools)
         ends = self._ends | self.template.stops
-        return _Request(prompt.text, prompt.ids, self._vocabulary(ends, continues=False))
+        vocabulary = self._vocabulary(ends, continues=False)
+        return _Request(prompt.text, prompt.ids, vocabulary, self.template.stop_texts)
 
     def _vocabulary(self, ends: frozenset[int], *, continues: bool) -> Vocabulary:
         size, rows = self.tokenizer.vocab_size, self._open().config.get("vocab_size")
@@ -322,7 +325,10 @@ class LLM:
         session = self.session() if session is None else session
         if session.model is not self.writer:
             raise RequestError("this session belongs to another model; make one with llm.session()")
-        return generate(session, request.ids, params or SamplingParams(), request.vocabulary)
+        params = params or SamplingParams()
+        if request.stops:
+            params = replace(params, stop=(*dict.fromkeys((*(params.stop or ()), *request.stops)),))
+        return generate(session, request.ids, params, request.vocabulary)
 
     def _search(self, request: _Request, params: BeamParams) -> BeamRequestOutput:
         found = beam_search(self.session(), request.ids, params, request.vocabulary)
@@ -354,16 +360,6 @@ def _several(texts: str | Sequence[T]) -> Sequence[T | str]:
 
 def _is_conversation(value: object) -> bool:
     return isinstance(value, Sequence) and len(value) > 0 and isinstance(value[0], Mapping)
-
-
-def _template(given: str | Path | None, path: Path, tokenizer: Tokenizer) -> ChatTemplate | None:
-    if given is None:
-        return open_template(path, tokenizer)
-    try:
-        source = str(given) if "{" in str(given) else Path(given).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise TemplateError(f"chat template {given} cannot be read: {error}") from error
-    return ChatTemplate(source, tokenizer)
 
 
 def _device(name: str) -> torch.device:

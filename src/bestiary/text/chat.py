@@ -24,7 +24,7 @@ from . import jinja, prompts
 from .literal import LiteralEncoder
 from .messages import Checker, Message, TextPart, replaced
 from .prompts import Format
-from .spans import Span, spans
+from .spans import Part, Span, learned, parts, spans
 from .tokenizer import Tokenizer
 from .tracing import TEMPLATE, Marks, Piece, joined
 
@@ -42,12 +42,18 @@ class Prompt:
     ids: the tokens. text: the same as text, in which control tokens stand as they are spelt.
     spans: whose each token is, in order; they cover all of `ids`.
     dropped: messages with text of which the template used nothing.
+    parts: the text by role.
     """
 
     ids: list[int]
     text: str
     spans: list[Span]
     dropped: tuple[int, ...] = ()
+    parts: tuple[Part, ...] = ()
+
+    def learned(self, stops: frozenset[int]) -> list[bool]:
+        """Return which tokens a model is trained on: answers, and the token of `stops` that ends each."""
+        return learned(self.ids, self.spans, stops)
 
 
 @dataclass(frozen=True)
@@ -96,12 +102,17 @@ class ChatTemplate:
             missing = [token for token in self._format.needs if token not in tokenizer.control]
             if missing:
                 raise TemplateError(
-                    f"the format {self._format.name} needs the token {missing[0]!r}, which this model's tokenizer "
-                    "has not: it is another model's format"
+                    f"the format {self._format.name} needs the token {missing[0]!r}, which this model's "
+                    "tokenizer has not: it is another model's format"
                 )
         self._encoder = LiteralEncoder(tokenizer)
         self._piece = lru_cache(maxsize=1 << 16)(tokenizer.piece)
         self._checker = Checker(source.words if isinstance(source, Format) else source, self._encoder.pattern)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's."""
+        return self._tokenizer
 
     @property
     def name(self) -> str:
@@ -132,6 +143,8 @@ class ChatTemplate:
             TemplateError: the template failed, or ran past its limits.
         """
         checked, described = self._checker.messages(messages), self._checker.tools(tools)
+        if self._named and self._format is not None:
+            checked = self._format.written(checked)
         if values and not self._named:
             raise RequestError(
                 "values are for formats that go by a name; this model brings a template of its own"
@@ -152,6 +165,7 @@ class ChatTemplate:
                 for i, one in enumerate(checked)
                 if i not in rendered.used and any(map(str.strip, _texts(one["content"])))
             ),
+            parts=tuple(parts(rendered.pieces, roles, self._encoder.pattern)),
         )
 
     def _wrapped(self, ids: list[int], found: list[Span]) -> tuple[list[int], list[Span]]:

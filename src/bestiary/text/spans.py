@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -23,6 +24,29 @@ class Span:
     role: str | None = None
     message: int | None = None
     is_content: bool = False
+
+
+@dataclass(frozen=True)
+class Part:
+    """Characters of a prompt that have one role (None: the template's own), or spell one control token."""
+
+    text: str
+    role: str | None
+    is_control: bool = False
+
+
+def parts(pieces: Iterable[Piece], roles: Sequence[str], control: re.Pattern[str]) -> Iterator[Part]:
+    """Yield a prompt's text by role; control finds what spells a control token in the template's own text."""
+    for piece in pieces:
+        role = _span(0, 0, piece.owner, roles).role
+        place = 0
+        for match in control.finditer(piece.text) if piece.owner == TEMPLATE else ():
+            if match.start() > place:
+                yield Part(piece.text[place : match.start()], role)
+            yield Part(match[0], role, is_control=True)
+            place = match.end()
+        if place < len(piece.text):
+            yield Part(piece.text[place:], role)
 
 
 def spans(
@@ -113,3 +137,16 @@ def _owners(text: str, pieces: Sequence[Piece], tokens: Sequence[bytes]) -> list
         found.append(owner)
         start += len(token)
     return found
+
+
+def learned(ids: Sequence[int], found: Iterable[Span], stops: Collection[int]) -> list[bool]:
+    """Return which tokens a model is trained on: those of answers, and the token that ends each.
+
+    stops: the tokens that end an answer. What stands between turns, and what others say, is not learned.
+    """
+    mask = [False] * len(ids)
+    for span in found:
+        if span.role == "assistant":
+            end = span.end + (span.end < len(ids) and ids[span.end] in stops)
+            mask[span.start : end] = [True] * (end - span.start)
+    return mask

@@ -1,13 +1,15 @@
-"""Where a model keeps its chat template: in its folder's JSON files, beside them, or in a GGUF file."""
+"""Where a model's chat template comes from: a caller, its own files, or the roster's entry of it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from ..errors import BestiaryError, TemplateError
+from .. import roster
+from ..errors import BestiaryError, RequestError, TemplateError
 from ..files import open_checkpoint, paths
-from . import jinja
+from ..hub import cache
+from . import jinja, prompts
 from .chat import ChatTemplate
 from .tokenizer import Tokenizer
 
@@ -15,6 +17,46 @@ Json = Any
 
 _FILE_LIMIT = 16 << 20
 _NAMED = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
+
+
+def choose(path: Path, tokenizer: Tokenizer, given: str | Path | None = None) -> ChatTemplate | None:
+    """Return the chat template of a model; None where it has none, as a base model.
+
+    given: the name of a format ("vicuna-v1.1"), a Jinja template, or a file with one. Otherwise the model's own
+    files count, and then what the roster says of the repository that it was pulled from.
+    Raises TemplateError: it cannot be read, or is another model's. RequestError: no format has that name.
+    """
+    if given is not None:
+        return _given(given, tokenizer)
+    if (own := open_template(path, tokenizer)) is not None:
+        return own
+    name = published_format(path)
+    return None if name is None else ChatTemplate(prompts.get(name), tokenizer)
+
+
+def published_format(path: Path) -> str | None:
+    """Return the name of the format that a pulled checkpoint was trained with, as the roster has it."""
+    repository = cache.repository(path)
+    entry = roster.find(repository) if repository is not None else None
+    ones = entry.checkpoints if entry is not None else ()
+    return next((one.prompt for one in ones if one.id.lower() == str(repository).lower()), None)
+
+
+def _given(given: str | Path, tokenizer: Tokenizer) -> ChatTemplate:
+    if "{" in str(given):
+        return ChatTemplate(str(given), tokenizer)
+    if str(given) in prompts.named():
+        return ChatTemplate(prompts.get(str(given)), tokenizer)
+    if not (file := Path(given)).is_file():
+        try:
+            prompts.get(str(given))
+        except RequestError as error:
+            raise RequestError(f"{error}, and no file either") from error
+    try:
+        source = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TemplateError(f"chat template {given} cannot be read: {error}") from error
+    return ChatTemplate(source, tokenizer)
 
 
 def open_template(
