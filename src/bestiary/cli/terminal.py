@@ -86,11 +86,11 @@ def amount(number: int) -> str:
 def columns(rows: Iterable[Sequence[str]], right: frozenset[int] = frozenset()) -> list[str]:
     """Rows of cells as aligned lines; the columns in `right` are aligned to the right, as numbers are."""
     table = [list(row) for row in rows]
-    widths = [max(map(len, cells)) for cells in zip(*table, strict=True)]
+    widths = [max(map(wide, cells)) for cells in zip(*table, strict=True)]
     lines = []
     for row in table:
         cells = [
-            cell.rjust(width) if i in right else cell.ljust(width)
+            f"{' ' * (width - wide(cell))}{cell}" if i in right else f"{cell}{' ' * (width - wide(cell))}"
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         lines.append("  ".join(cells).rstrip())
@@ -128,14 +128,15 @@ def print_json(value: object) -> None:
 def fit(text: str, width: int) -> str:
     """A text on one line of so many columns, with … where it was cut; letters of Asia take two columns."""
     line = printable(" ".join(text.split()))
-    if _wide(line) <= width:
+    if wide(line) <= width:
         return line
-    while line and _wide(line) >= width:
+    while line and wide(line) >= width:
         line = line[:-1]
     return f"{line}…"
 
 
-def _wide(text: str) -> int:
+def wide(text: str) -> int:
+    """How many columns of a terminal a text takes: two for a letter of Asia (Unicode's annex 11)."""
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
 
 

@@ -199,6 +199,6 @@ def test_spinning_of_threads_is_bounded(
 def test_the_arguments_of_the_process_are_the_default(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["bestiary", "list", "--json"])
+    monkeypatch.setattr(sys, "argv", ["bestiary", "list", "--here", "--json"])
     assert main() == 0
     assert capsys.readouterr().out == "[]\n"

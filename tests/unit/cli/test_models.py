@@ -71,18 +71,18 @@ def test_list(bestiary: Bestiary, caches: Path, pulled: Path) -> None:
     snapshot = Path(os.environ["HF_HOME"]) / "hub/models--org--name/snapshots" / ("a" * 40)
     snapshot.mkdir(parents=True)
     (snapshot / "model-00001-of-00002.safetensors").write_bytes(bytes(2_500_000))
-    assert bestiary("list").out.splitlines() == [
+    assert bestiary("list", "--here").out.splitlines() == [
         "NAME                                               KIND           SIZE",
         "tiny                                               gguf           14 B",
         f"org/name@{'a' * 40}  safetensors  2.5 MB  incomplete",
     ]
-    first, second = json.loads(bestiary("list", "--json").out)
+    first, second = json.loads(bestiary("list", "--here", "--json").out)
     assert first == {"name": "tiny", "path": str(pulled), "kind": "gguf", "nbytes": 14, "complete": True}
     assert second["complete"] is False
 
 
 def test_list_of_nothing(bestiary: Bestiary) -> None:
-    code, out, err = bestiary("list")
+    code, out, err = bestiary("list", "--here")
     assert (code, out) == (0, "")
     assert err.endswith("bestiary pull smollm2 gets the first\n")
 
