@@ -47,6 +47,7 @@ _CLASSES = {
     "CodeGen": _GPT2,
     "GPTNeoX": _Class(patterns.GPT2, _END, patterns.NFC),
     "Qwen2": _Class(patterns.QWEN2, {"eos_token": "<|endoftext|>"}, patterns.NFC),
+    "Moss": _Class(patterns.GPT2, _END | {"eos_token": "<eom>"}),
     "Roberta": _Class(
         patterns.GPT2,
         {"bos_token": "<s>", "eos_token": "</s>", "mask_token": "<mask>"},
@@ -64,16 +65,17 @@ _CLASSES = {
 }
 
 
-def load(path: Path, said: Declared, *, control: Mapping[str, int]) -> PipelineTokenizer:
-    """Return the tokenizer of a vocab.json, with the merges.txt beside it.
+def load(path: Path, merges: str, said: Declared, *, control: Mapping[str, int]) -> PipelineTokenizer:
+    """Return the tokenizer of a vocab.json, with the merges beside it.
 
-    said: what the other files there declare. control: control tokens that no file names.
+    merges: the name of their file. said: what the other files there declare. control: control tokens that no
+    file names.
     Raises TokenizerError: a damaged file, or a tokenizer_class that is not known here.
     """
     with reading(path):
         vocab = paths.read_json(path, limit=MAX_FILE)
-        merges = paths.read_bytes(path.parent / "merges.txt", limit=MAX_FILE).decode()
-        return build(vocab, merges, said, control=control)
+        lines = paths.read_bytes(path.parent / merges, limit=MAX_FILE).decode()
+        return build(vocab, lines, said, control=control)
 
 
 def build(vocab: Json, merges: str, said: Declared, *, control: Mapping[str, int]) -> PipelineTokenizer:

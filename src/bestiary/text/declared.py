@@ -7,13 +7,14 @@ folder.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import TokenizerError
 from ..files import paths
+from .around import Around, Named
 from .boundary import reading
 from .pipeline import Added, Special
 
@@ -30,6 +31,8 @@ class Declared:
     """A folder's word on its tokenizer; empty where it says nothing.
 
     named: "bos_token" and its kin -> spelling. added: id -> token. template: the text of the chat templates.
+    model_type: of config.json. origins: the names of what it was made from. wrapped: what stands around one
+    text and around two, where that is not for the tokenizer's kind to say.
     """
 
     class_name: str | None = None
@@ -39,6 +42,9 @@ class Declared:
     options: Json = field(default_factory=dict)
     ids: Mapping[str, int] = field(default_factory=dict)
     template: str = ""
+    model_type: str | None = None
+    origins: tuple[str, ...] = ()
+    wrapped: tuple[Sequence[Named], Sequence[Named]] | None = None
 
     def flag(self, key: str) -> bool | None:
         """Return a true or false of tokenizer_config.json, None where it is absent or null.
@@ -78,13 +84,15 @@ class Declared:
         written = {name: vocab[name] for name in whole if name in vocab and delimits(name, self.template)}
         bos_flag, eos_flag = self.flag("add_bos_token"), self.flag("add_eos_token")
         bos, eos = (self._end(f"{end}_token", named, vocab) for end in ("bos", "eos"))
+        control = {**controls, **known, **written}
         return Special(
             bos=bos,
             eos=eos,
             add_bos=bos is not None and (add_bos if bos_flag is None else bos_flag),
             add_eos=eos is not None and (add_eos if eos_flag is None else eos_flag),
-            control={**controls, **known, **written},
+            control=control,
             mask=vocab.get(named.get("mask_token", "")),
+            around=None if self.wrapped is None else Around.of(*self.wrapped, {**vocab, **control}),
         )
 
     def _end(self, key: str, named: Mapping[str, str], vocab: Mapping[str, int]) -> int | None:
@@ -108,6 +116,7 @@ def read(folder: Path) -> Declared:
     Raises TokenizerError: a file that is no JSON, or a value that is not of its key's type.
     """
     config = _json(folder / "tokenizer_config.json")
+    of_model = _json(folder / "config.json")
     legacy = _json(folder / "special_tokens_map.json")
     named: dict[str, str] = {}
     for source in (legacy, config):  # what tokenizer_config.json says counts
@@ -126,8 +135,14 @@ def read(folder: Path) -> Declared:
         extra=tuple(dict.fromkeys(extra)),
         added=_added(folder, config),
         options=config,
-        ids=_ids(folder),
+        ids=_ids(of_model, _json(folder / "generation_config.json")),
         template=_template(folder, config),
+        model_type=_string(of_model, "model_type"),
+        origins=tuple(
+            name
+            for source, key in ((config, "name_or_path"), (of_model, "_name_or_path"))
+            if (name := _string(source, key))
+        ),
     )
 
 
@@ -188,11 +203,15 @@ def _added(folder: Path, config: Json) -> dict[int, Added]:
     return found
 
 
-def _ids(folder: Path) -> dict[str, int]:
-    """Return bos_token_id and eos_token_id of generation_config.json or config.json, the first of several."""
+def _string(source: Json, key: str) -> str | None:
+    value = source.get(key)
+    return value if isinstance(value, str) else None
+
+
+def _ids(*configs: Json) -> dict[str, int]:
+    """Return bos_token_id and eos_token_id of the last file that has them, the first of several."""
     found: dict[str, int] = {}
-    for name in ("config.json", "generation_config.json"):
-        config = _json(folder / name)
+    for config in configs:
         for key in ("bos_token_id", "eos_token_id"):
             value = config.get(key)
             value = value[0] if isinstance(value, list) and value else value

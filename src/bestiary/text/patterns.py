@@ -54,7 +54,9 @@ _DEEPSEEK3 = (
     "| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+"
 )
 _THREE_DIGITS = "[0-9][0-9][0-9]"
-_CLIP = rf"{_WORDS}|[\p{{L}}]+|[\p{{N}}]|[^\s\p{{L}}\p{{N}}]+"
+# Galactica's, of which Nougat's is a copy: runs of one mark. A backslash before " is not always written.
+_GALACTICA = r"""[\(\)\[\]\{\}]|([!"\#\$%\&'\*\+,\-\./:;<=>\?\\\^_`\|\~])\1*"""
+CLIP_REGEX = rf"{_WORDS}|[\p{{L}}]+|[\p{{N}}]|[^\s\p{{L}}\p{{N}}]+"
 
 REGEXES = frozenset(
     {
@@ -64,7 +66,9 @@ REGEXES = frozenset(
         _TEKKEN,
         _GPT4O,
         _BLOOM,
-        _CLIP,
+        CLIP_REGEX,
+        _GALACTICA,
+        _GALACTICA.replace('"', r"\""),
         _THREE_DIGITS,
         r"\p{N}{1,3}",
         r"\p{N}",

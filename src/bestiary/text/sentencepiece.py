@@ -27,13 +27,14 @@ from .modelproto import BYTE, CONTROL, USER_DEFINED, ModelProto
 from .pipeline import Added, Special
 
 # tokenizer_class -> does it add BOS and EOS when the folder does not say. These encode as the library does;
-# the class of a model that rewrites the text first (ChatGLM-6B) is not among them.
+# a model that rewrites the text first (ChatGLM-6B) has a file of its own, icetk.py.
 _CLASSES = {
     **dict.fromkeys(
         "Llama LlamaFast Gemma GemmaFast Yi Baichuan InternLM InternLM2 Skywork Orion BlueLM".split(),
         (True, False),
     ),
     **dict.fromkeys("T5 T5Fast".split(), (False, True)),
+    "ChatGLM2": (False, False),
 }
 
 
@@ -90,7 +91,7 @@ class SentencePieceTokenizer:
         checked(text)
         marks = self._marks if control is True else self._whole
         if control is not True and control:
-            marks = any_of([*self._outside, *self.control.keys() & set(control)])
+            marks = any_of({*self._outside, *self._ids.keys() & set(control)})
         with guarded("the text cannot be encoded"):
             if marks is None:
                 return self._words(text)

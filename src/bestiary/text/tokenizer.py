@@ -10,11 +10,15 @@ from typing import Protocol, runtime_checkable
 from ..errors import TokenizerError
 from ..files import paths
 from . import declared
+from . import quirks as named_quirks
 from .around import Around
 from .boundary import MAX_FILE, reading
 from .pipeline import Located
+from .quirks import Quirks
 from .stream import StreamDecoder
 
+# A vocabulary of BPE and its merges; the second pair are the names that OpenAI gave GPT-1's.
+_MERGES = {"vocab.json": "merges.txt", "encoder_bpe_40000.json": "vocab_40000.bpe"}
 _LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf")  # the first part of a split file has the keys
 
 
@@ -78,39 +82,65 @@ class Locates(Protocol):
         """Return the tokens of a text, without BOS or EOS, with their places in it."""
 
 
-def open_tokenizer(path: Path | str, *, control: Mapping[str, int] | None = None) -> Tokenizer:
+def open_tokenizer(
+    path: Path | str, *, control: Mapping[str, int] | None = None, quirks: str | Quirks | None = None
+) -> Tokenizer:
     """Return the tokenizer of a model's folder, or of one file of the kinds named below.
 
     In a folder the first of these counts: tokenizer.json, a SentencePiece or tiktoken model, vocab.json with
-    merges.txt, vocab.txt, a single .gguf. The files beside it (tokenizer_config.json and its kin) are read
-    too.
-    control: control tokens that the files do not name, spelling -> id (Qwen's chat models were published with
-    some only in code).
+    merges.txt, vocab.txt, CLIP's bpe_simple_vocab_16e6.txt.gz, a single .gguf. The files beside it
+    (tokenizer_config.json and its kin) are read too.
+    control: control tokens that the files do not name, spelling -> id.
+    quirks: what the system published in code only, or its name in text/quirks; None is what the folder makes
+    certain, if anything.
     Raises TokenizerError: no tokenizer there, a damaged one, or one with parts that are not known here;
-    nothing is guessed. CheckpointError: a damaged .gguf file.
+    nothing is guessed. CheckpointError: a damaged .gguf file. RequestError: quirks of no such name.
     """
-    place = Path(path)
-    folder = place if place.is_dir() else place.parent
-    file = _choose(place) if place.is_dir() else place
-    extra = dict(control or {})
+    file = chosen(Path(path))
     if file.suffix == ".gguf":
         from . import gguf
 
-        return gguf.open_file(file, control=extra)
-    said = declared.read(folder)
-    if file.name == "vocab.json":
+        return gguf.open_file(file, control=dict(control or {}))
+    said = declared.read(file.parent)
+    found = named_quirks.find(quirks) if isinstance(quirks, str) else quirks
+    found = named_quirks.certain(file, said) if found is None else found
+    declares = {token.content for token in said.added.values()}
+    extra = {name: number for name, number in found.control.items() if name not in declares}
+    tokenizer = _open(file, found.apply(said), extra | dict(control or {}), found)
+    if found.characters is None:
+        return tokenizer
+    from .characters import ByCharacter
+
+    return ByCharacter(tokenizer, found.characters)
+
+
+def _open(file: Path, said: declared.Declared, control: Mapping[str, int], quirks: Quirks) -> Tokenizer:
+    if file.name in _MERGES:
         from . import bpe
 
-        return bpe.load(file, said, control=extra)
+        return bpe.load(file, _MERGES[file.name], said, control=control)
     if file.suffix == ".json":
         from . import hf
 
-        return hf.load(file, said, control=extra)
+        return hf.load(file, said, control=control)
+    if file.name.endswith(".txt.gz"):
+        from . import clip
+
+        return clip.load(file, said, control=control)
+    if file.suffix == ".txt" and said.class_name == "EncDecTokenizer":
+        from . import cpm
+
+        return cpm.load(file, said, control=control)
     if file.suffix == ".txt":
         from . import wordpiece
 
-        return wordpiece.load(file, said, control=extra)
-    return _model_file(file, said, extra)
+        return wordpiece.load(file, said, control=control)
+    return _model_file(file, said, control, quirks)
+
+
+def chosen(path: Path) -> Path:
+    """Return the file that a folder's tokenizer is in; a file is itself. Raises TokenizerError for none."""
+    return _choose(path) if path.is_dir() else path
 
 
 def _choose(folder: Path) -> Path:
@@ -125,10 +155,12 @@ def _choose(folder: Path) -> Path:
     for name in names:
         if found := sorted(folder.glob(name)):
             return _only(found)
-    if (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
-        return folder / "vocab.json"
-    if (folder / "vocab.txt").exists():
-        return folder / "vocab.txt"
+    for vocabulary, merges in _MERGES.items():
+        if (folder / vocabulary).exists() and (folder / merges).exists():
+            return folder / vocabulary
+    for name in ("vocab.txt", "bpe_simple_vocab_16e6.txt.gz"):
+        if (folder / name).exists():
+            return folder / name
     if found := [file for file in sorted(folder.glob("*.gguf")) if not _LATER_PART.search(file.name)]:
         return _only(found)
     raise TokenizerError(
@@ -143,12 +175,14 @@ def _only(found: list[Path]) -> Path:
     raise TokenizerError(f"{found[0].parent}: {found[0].name} or {found[1].name}? Name the one that is meant")
 
 
-def _model_file(file: Path, said: declared.Declared, control: Mapping[str, int]) -> Tokenizer:
+def _model_file(file: Path, said: declared.Declared, control: Mapping[str, int], quirks: Quirks) -> Tokenizer:
     """Return the tokenizer of a .model or .tiktoken file; Llama 3's is the second under the first's name."""
     with reading(file):
         data = paths.read_bytes(file, limit=MAX_FILE)
-    from . import sentencepiece, tiktoken
+    from . import icetk, sentencepiece, tiktoken
 
+    if quirks.icetk is not None:
+        return icetk.load(file, data, said, quirks.icetk, control=control)
     if file.suffix == ".tiktoken" or tiktoken.looks_like(data):
         return tiktoken.load(file, data, said, control=control)
     return sentencepiece.load(file, data, said, control=control)
