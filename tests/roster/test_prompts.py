@@ -23,7 +23,7 @@ from bestiary.text.chat import ChatTemplate, Prompt
 from tests import goldens
 from tests.unit.text.chat_models import make
 from tests.unit.text.chat_styles import STYLES
-from tests.unit.text.test_tok_reference import SETTINGS, unpack
+from tests.unit.text.test_tok_reference import SETTINGS, Setting, unpack
 
 Json = dict[str, Any]
 ROWS = Path(__file__).parent / "prompts"
@@ -35,7 +35,8 @@ class Row:
 
     differs: why such a rendering is not followed. fields: options that are fields of the first question.
     options: those that are the format's values; values: others. tools: the option with tools, if any.
-    tokenizer: a folder of reference tokenizers, for ids. text: false where the reference's text is no text.
+    tokenizer: a folder of reference tokenizers, for ids. control: tokens that it had beside its own.
+    renumbered: ids that the reference gave other tokens than were published -> the published ones. text: false where the reference's text is no text.
     bos, eos: how a model without that tokenizer spells them.
     """
 
@@ -51,6 +52,8 @@ class Row:
     values: Mapping[str, str] = field(default_factory=dict)
     tools: str | None = None
     tokenizer: str | None = None
+    control: Mapping[str, int] = field(default_factory=dict)
+    renumbered: Mapping[str, int] = field(default_factory=dict)
     text: bool = True
     bos: str = "<s>"
     eos: str = "</s>"
@@ -108,8 +111,9 @@ def compared(entry: Json, row: Row, folder: Path) -> str | None:
         prompt = rendered(entry, row, chat)
     except BestiaryError as error:  # every entry is reported, not only the first that fails
         return f"{type(error).__name__}: {error}"
-    if row.tokenizer and "ids" in entry and prompt.ids != entry["ids"]:
-        return f"ids\n  ours {prompt.ids}\n  want {entry['ids']}\n  text {prompt.text!r}"
+    want = [row.renumbered.get(str(id), id) for id in entry.get("ids", ())]
+    if row.tokenizer and "ids" in entry and prompt.ids != want:
+        return f"ids\n  ours {prompt.ids}\n  want {want}\n  text {prompt.text!r}"
     if row.text and prompt.text != entry["text"]:
         return f"text\n  ours {prompt.text!r}\n  want {entry['text']!r}"
     return unstopped(entry, row, chat) or unlike_segments(entry, row)
@@ -148,8 +152,8 @@ def plain(needs: tuple[str, ...], folder: Path) -> Tokenizer:
 
 @cache
 def opened(name: str, folder: Path) -> Tokenizer:
-    (case,), setting = goldens.cases(f"tokenizers/{name}"), SETTINGS[name]
-    return open_tokenizer(unpack(case, setting, Path(mkdtemp(dir=folder))), control=setting.control)
+    (case,), setting = goldens.cases(f"tokenizers/{name}"), SETTINGS.get(name, Setting())
+    return open_tokenizer(unpack(case, setting, Path(mkdtemp(dir=folder))), quirks=setting.quirks)
 
 
 def unstopped(entry: Json, row: Row, chat: ChatTemplate) -> str | None:
@@ -167,14 +171,17 @@ def unstopped(entry: Json, row: Row, chat: ChatTemplate) -> str | None:
 
 
 def unlike_segments(entry: Json, row: Row) -> str | None:
-    """Return where the published code encodes a piece of its own and our format does not say so."""
+    """Return where the authors' code encodes a piece of its own and our format does not say so."""
     format_ = prompts.get(row.format) if row.format else None
-    if "segments" not in entry or format_ is None or format_.template is not None:
+    if "segments" not in entry or not entry["authority"].startswith("authors"):
+        return None
+    if format_ is None or format_.template is not None:
         return None
     pieces = format_.render(
         [*entry["messages"]],
         generation=entry["options"].get("add_generation_prompt", True),
         tokens={"bos_token": row.bos, "eos_token": row.eos},
+        values=row.values,
     )
     places, ours = 0, {0}
     for piece in pieces or []:
@@ -182,7 +189,7 @@ def unlike_segments(entry: Json, row: Row) -> str | None:
         places += len(piece.text)
     places, want = 0, set()
     for segment in entry["segments"]:
-        want |= {places} if segment["kind"] == "text" and segment["text"] else set()
+        want |= {places} if segment.get("kind") == "text" and segment["text"] else set()
         places += len(segment["text"])
     missing = sorted(want - ours)
     return (
