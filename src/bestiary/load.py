@@ -135,33 +135,38 @@ def published(loaded: Loaded) -> dict[str, Tensor]:
 
     Raises CheckpointError for a module that was replaced since it was loaded, and for packed GGUF types.
     """
-    out: dict[str, Tensor] = {}
-    held = _tensors(loaded.model)
-    for use in loaded.match.uses:
-        entry = loaded.checkpoint.entries[use.published[0]]
-        parts = [_as_published(loaded.model, held, name, entry) for name in use.ours]
-        out.update(use.join(parts, loaded.model))
-    return out
+    return {name: tensor for use in loaded.match.uses for name, tensor in published_by(loaded, use).items()}
 
 
-def _as_published(model: nn.Module, held: Mapping[str, Tensor], name: str, entry: Entry) -> Tensor:
+def published_by(loaded: Loaded, use: Use) -> dict[str, Tensor]:
+    """Return the published tensors that some of ours are joined to, as `published` does for all."""
+    # An adapter may have brought a tensor that the file has not.
+    entry = loaded.checkpoint.entries.get(use.published[0])
+    parts = [_as_published(loaded.model, name, entry.dtype if entry else None) for name in use.ours]
+    return use.join(parts, loaded.model)
+
+
+def _as_published(model: nn.Module, name: str, dtype: str | None) -> Tensor:
     """Return one of our tensors in the file's type, where that loses nothing: what was only widened."""
-    if name not in held:
+    path, _, leaf = name.rpartition(".")
+    owner = model.get_submodule(path)
+    tensor = getattr(owner, leaf, None)
+    if not isinstance(tensor, Tensor):
         raise _replaced(name)
-    tensor, owner = held[name].detach(), model.get_submodule(name.rpartition(".")[0])
-    if isinstance(owner, PackedLinear | PackedEmbedding) and name.endswith(".weight"):
+    tensor = tensor.detach()
+    if isinstance(owner, PackedLinear | PackedEmbedding) and leaf == "weight":
         if owner.fmt.name not in FLOATS:
             raise CheckpointError(
                 f"its {owner.fmt.name} weights have no safetensors form",
-                tensor=entry.name,
+                tensor=name,
                 remedy="Keep the GGUF file: it is the weights",
             )
         return tensor.view(FLOATS[owner.fmt.name])
-    if entry.dtype in FLOATS and not tensor.is_floating_point():
+    if dtype in FLOATS and not tensor.is_floating_point():
         raise _replaced(name)
-    if entry.dtype not in FLOATS or tensor.dtype == FLOATS[entry.dtype]:
+    if dtype not in FLOATS or tensor.dtype == FLOATS[dtype]:
         return tensor
-    narrow = tensor.to(FLOATS[entry.dtype])
+    narrow = tensor.to(FLOATS[dtype])
     return narrow if torch.equal(narrow.to(tensor.dtype), tensor) else tensor
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -82,26 +83,28 @@ def _factors(cut: Use, modules: Sequence[nn.Module], model: nn.Module) -> Factor
     kinds = {type(module) for module in modules}
     if len({module.scale for module in adapted}) > 1 or (DoRA in kinds and len(kinds) > 1):
         raise RequestError(f"{cut.published[0]} is one layer, and its pieces were adapted in several ways")
-    places: dict[int, int] = {}  # an A -> where its rows begin in the A of all
-    for module in adapted:
-        places.setdefault(id(module.lora_A.weight), sum(m.rank for m in _distinct(adapted)[: len(places)]))
-    rank = sum(module.rank for module in _distinct(adapted))
-    parts = []
-    for module in modules:
-        b = adapted[0].lora_B.weight.new_zeros(rows(module) or 0, rank)
-        if isinstance(module, LoRA):
-            begin = places[id(module.lora_A.weight)]
-            b[:, begin : begin + module.rank] = module.lora_B.weight.detach()
-        parts.append(b)
-    a = torch.cat([module.lora_A.weight.detach() for module in _distinct(adapted)])
     lengths = [module.lora_magnitude_vector.detach() for module in adapted if isinstance(module, DoRA)]
     magnitude = _joined(cut, lengths, model) if lengths else None
-    return Factors(a, _joined(cut, parts, model), adapted[0].scale, magnitude)
+    a, bs = _side_by_side(modules, adapted)
+    return Factors(a, _joined(cut, bs, model), adapted[0].scale, magnitude)
 
 
-def _distinct(adapted: Iterable[LoRA]) -> list[LoRA]:
-    """Return one layer for each A."""
-    return list({id(module.lora_A.weight): module for module in adapted}.values())
+def _side_by_side(modules: Sequence[nn.Module], adapted: Sequence[LoRA]) -> tuple[Tensor, list[Tensor]]:
+    """Return one A for several layers, and of each layer a B: zero where the A is another's.
+
+    Layers that share an A share its rows.
+    """
+    distinct = {id(layer.lora_A.weight): layer for layer in adapted}
+    ends = list(itertools.accumulate(layer.rank for layer in distinct.values()))
+    end = dict(zip(distinct, ends, strict=True))
+    bs = []
+    for module in modules:
+        b = adapted[0].lora_B.weight.new_zeros(rows(module) or 0, ends[-1])
+        if isinstance(module, LoRA):
+            last = end[id(module.lora_A.weight)]
+            b[:, last - module.rank : last] = module.lora_B.weight.detach()
+        bs.append(b)
+    return torch.cat([layer.lora_A.weight.detach() for layer in distinct.values()]), bs
 
 
 def _joined(cut: Use, parts: Sequence[Tensor], model: nn.Module) -> Tensor:
