@@ -6,12 +6,14 @@ the tests that need them are left out, and the last lines of the run say how man
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
-from typing import Any
 
 from safetensors import safe_open
+
+from bestiary.prove.places import PACKAGED, hints, meta
+
+__all__ = ["STORED", "case", "cases", "decoders", "hints", "meta", "readers", "root"]
 
 _BESIDE = Path(__file__).resolve().parents[2] / "shared" / "goldens"
 
@@ -47,23 +49,6 @@ def cases(*patterns: str) -> list[Path]:
     return sorted(found)
 
 
-def meta(case: Path) -> dict[str, Any]:
-    """Return a case's META.json: family, reference, tolerance, pitfalls."""
-    read: dict[str, Any] = json.loads((case / "META.json").read_text(encoding="utf-8"))
-    return read
-
-
-def hints(case: Path) -> dict[str, Any]:
-    """Return the config keys that stand in for published facts which a tiny config cannot carry."""
-    if not (case / "META.json").exists():
-        return {}
-    about = meta(case)
-    said: dict[str, Any] = dict(about.get("hints") or {})
-    if about["family"] == "glm130b":  # whose published ids lie beyond a tiny vocabulary
-        said |= {f"{name}_token_id": about["special_ids"][name] for name in ("mask", "gmask", "smask", "sop")}
-    return said | said.pop("rope", {})
-
-
 # Cases of other kinds than a text model's forward pass.
 OTHERS = (
     "format", "loss", "minigpt4", "opensora", "prompts", "tokenizers",
@@ -72,7 +57,7 @@ OTHERS = (
 ENCODERS = ("bert",)
 ENCODER_DECODERS = ("cpm2", "plug", "t5", "transformer")
 READERS = (*ENCODERS, *ENCODER_DECODERS)
-STORED = Path(__file__).parent / "references"
+STORED = PACKAGED
 
 
 def decoders(*, with_key: str = "logits") -> list[Path]:

@@ -21,7 +21,7 @@ from tools.sources import ROOT
 
 PAGE = ROOT / "docs/families.md"
 FOLDER = ROOT / "src/bestiary/families"
-CASES = ROOT / "tests/references"
+CASES = ROOT / "src/bestiary/prove/references"
 LIVE = ROOT / "tests/tiny.py"
 TABLES = ("MODELS", "ENCODERS", "ENCODER_DECODERS")
 MEAN_LINES = 60
@@ -66,7 +66,7 @@ file. This page is made by `make docs`: change the files, not the page.
 4. **Prove it.** Where transformers has the architecture, a line in [tests/tiny.py](../tests/tiny.py) for
    every way to compute: each is compared live, and held to every context, adapter and quantisation. Where it
    has not, a tiny checkpoint, and what the authors' own code computes from it, in
-   [tests/references](../tests/references).
+   [src/bestiary/prove/references](../tests/references).
 5. **Count it.** A published checkpoint in
    [sizes.toml](../src/bestiary/roster/published/sizes.toml): built at full size, without memory, it must
    have exactly as many parameters as its authors'. Then `make docs` adds it below.
@@ -116,7 +116,7 @@ def problems(found: list[Row] | None = None) -> Iterator[str]:
         yield f"src/bestiary/families: {mean(found):.1f} lines a family on average, {MEAN_LINES} at most"
     for row in found:
         if not (row.cases or row.live or (ROOT / OTHERWISE.get(row.name, "-")).is_file()):
-            yield f"src/bestiary/families/{row.name}.py: neither tests/tiny.py nor tests/references proves it"
+            yield f"src/bestiary/families/{row.name}.py: neither tests/tiny.py nor src/bestiary/prove/references proves it"
     if not PAGE.is_file() or PAGE.read_text(encoding="utf-8") != page(found):
         yield "docs/families.md: out of date; run `make docs`"
 
@@ -140,7 +140,9 @@ def _table(found: list[Row]) -> Iterator[str]:
     yield "|---|---|---|---|---:|"
     for row in found:
         link = f"[{row.name}](../src/bestiary/families/{row.name}.py)"
-        cases = ", ".join(f"[{name}](../tests/references/{name}/META.json)" for name in row.cases)
+        cases = ", ".join(
+            f"[{name}](../src/bestiary/prove/references/{name}/META.json)" for name in row.cases
+        )
         if row.name in OTHERWISE:
             cases = f"[made by its test](../{OTHERWISE[row.name]})"
         cells = (link, ", ".join(row.types), cases, ", ".join(row.live), str(len(row.checkpoints)))

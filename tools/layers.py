@@ -28,6 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("text", "adopt"),
     ("run",),
     ("train",),
+    ("prove",),
     ("cli",),
     ("__main__", ""),  # "" is the package's own __init__, which shows names of any row
 )
