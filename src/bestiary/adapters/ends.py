@@ -41,9 +41,9 @@ def described(
         return config, _with_head(found, head)
     if were_tied and not tied(loaded.model):
         config["tie_word_embeddings"] = False
-        name = next((path for path, ours in rules.items() if ours == "head" and isinstance(path, str)), None)
-        if head is None and name is not None:
-            head = Use((f"{name}.weight",), ("head.weight",), Same("head"))
+        names = [path for path, ours in rules.items() if ours == "head" and path not in DECODERS.rules]
+        if head is None and names:
+            head = Use((f"{names[0]}.weight",), ("head.weight",), Same("head"))
         found = found if head is None else _with_head(found, head)
     return config | _grown(loaded, adapter), found
 

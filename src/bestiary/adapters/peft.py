@@ -94,13 +94,24 @@ def read(folder: str | Path) -> Adapter:
     if file is None:
         remedy = f"Download {' or '.join(WEIGHTS)} beside its {NAME}"
         raise CheckpointError("holds no weights of an adapter", file=folder, remedy=remedy)
-    tensors = {name: entry.read() for name, entry in open_checkpoint(file).entries.items()}
-    if not tensors:
-        remedy = "It was saved empty (tloen/alpaca-lora's script with a later PEFT does so): ask its author"
-        raise CheckpointError("holds no tensors", file=file, remedy=remedy)
+    tensors = _tensors(file)
     parts, whole = _sorted(tensors, file)
     factors = {path: _factors(path, held, how, file) for path, held in parts.items()}
     return Adapter(folder, said, factors, whole)
+
+
+def _tensors(file: Path) -> dict[str, Tensor]:
+    """Return the tensors of an adapter's file; one without any is refused with how it came about."""
+    try:
+        tensors = {name: entry.read() for name, entry in open_checkpoint(file).entries.items()}
+    except CheckpointError as error:
+        if not error.reason.startswith("holds no tensors"):
+            raise
+        tensors = {}
+    if not tensors:
+        remedy = "It was saved empty, as tloen/alpaca-lora's script does with a later PEFT: ask its author"
+        raise CheckpointError("holds no tensors", file=file, remedy=remedy)
+    return tensors
 
 
 def _sorted(
