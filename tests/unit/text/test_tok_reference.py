@@ -64,7 +64,10 @@ SETTINGS: dict[str, Setting] = {
     "gpt-neox-mpt-chat": Setting(base="gpt-neox", quirks="mpt-chat"),
     # The class finds "<unk>" in a text where literal spelling was asked for; no text may give that here.
     "gpt1": Setting(cleaned=("hf436",), different={"encode hf436 literal": 1}),
-    "internlm": Setting(different=_CHAT_SPACE),
+    # Stricter, as for Yi below: no text gives <eoh> and <eoa>, and decoding hides them; here both are known.
+    "internlm": Setting(
+        different=_CHAT_SPACE | {"encode sp literal": 2, "decode authors skip": 1, "decode sp": 1}
+    ),
     "internlm2": Setting(different=_CHAT_SPACE),
     # Bytes that are no text: SentencePiece's rule, see stream.ByteFallback. And the slow class drops a space
     # that the text began with, where tokenizer.json and SentencePiece keep it.
