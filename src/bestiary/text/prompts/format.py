@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from ...errors import RequestError
 from ..tracing import TEMPLATE, Piece
@@ -17,12 +19,15 @@ _NOW = "now:"
 
 @dataclass(frozen=True)
 class Turn:
-    """What stands before and after a message's text; `between` is what separates it from its input."""
+    """What stands before and after a message's text; `between` is what separates it from its input.
+
+    strips: of white space, "both" ends, the "end", or neither.
+    """
 
     before: str
     after: str
     between: str = ""
-    strips: bool = False
+    strips: Literal["", "both", "end"] = ""
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,9 @@ class Format:
         after_system: what stands before the first user's text after a system text, if not the usual.
         values: name -> what {name} stands for unless a caller says; "now:%Y-%m-%d" is the time.
         replace: what is written otherwise in messages.
+        omits: roles whose messages are left out, with all around them, where they have no text.
+        json: whose texts a template is given as JSON, "arguments" of calls or roles: as Python writes what
+            is JSON already, and the others as strings.
         first_round: the number of the first question.
         wraps: the tokens get what the tokenizer puts around a text (BOS, GLM's [gMASK] sop, T5's </s>).
         single: there is no form for a second question.
@@ -71,6 +79,8 @@ class Format:
     after_system: str | None = None
     values: Mapping[str, str] = field(default_factory=dict)
     replace: Mapping[str, str] = field(default_factory=dict)
+    omits: frozenset[str] = frozenset()
+    json: frozenset[str] = frozenset()
     first_round: int = 1
     wraps: bool = True
     single: bool = False
@@ -112,7 +122,8 @@ class Format:
                 return f"message {i}: the format {self.name} has no place for {min(extra)!r}"
         roles = [message["role"] for message in messages]
         if self.single and roles.count("user") > 1:
-            return f"the format {self.name} has no form for a second question; ask each in a conversation of its own"
+            why = f"the format {self.name} has no form for a second question"
+            return f"{why}; ask each in a conversation of its own"
         if self.alternates and not _alternate(roles):
             return (
                 f"in the format {self.name} user and assistant take turns, after at most one system message"
@@ -130,31 +141,47 @@ class Format:
         """Return the prompt, cut where the owner changes; None where it needs a token that the model has not.
 
         tokens: "bos_token" and "eos_token" -> their spelling, for a model that has them. values: those of
-        `values` that are not the usual ones. A text of `values` is nobody's tokens, as a message's is not: its
-        owner is len(messages) + 1.
+        `values` that are not the usual ones. A text of `values` is nobody's tokens, as a message's is not:
+        its owner is len(messages) + 1.
         """
         if self._lacks(tokens):
             return None
         fixed = {name: tokens.get(f"{name}_token", "") for name in ("bos", "eos")}
-        said = self.filled(values)
+        given = self.filled(values)
 
         def own(text: str, number: int = 0) -> Iterator[Piece]:
-            yield from _filled(text, fixed | {"round": str(number)}, said, len(messages) + 1)
+            yield from _filled(text, fixed | {"round": str(number)}, given, len(messages) + 1)
 
         pieces = list(own(self.begin))
-        if self.default_system is not None and messages[0]["role"] != "system":
-            turn = self.turns["system"]
-            pieces += [*own(turn.before), Piece(self.default_system, TEMPLATE), *own(turn.after)]
         asked = self.first_round - 1
-        for i, message in enumerate(messages):
+        said = list(self._said(messages))
+        for place, (i, message) in enumerate(said):
             asked += message["role"] == "user"
-            turn = self._turn(messages, i)
+            turn = self._turn([one for _, one in said], place)
             pieces += [*own(turn.before, asked), Piece(self._text(message["content"], turn), i)]
             if "input" in message:
                 pieces += [*own(turn.between, asked), Piece(self._text(message["input"], turn), i)]
             pieces += own(turn.after, asked)
         pieces += own(self.generation if generation else self.closing, asked)
         return _compact(pieces)
+
+    def _said(self, messages: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        """Yield what is written, each with its owner: the usual system text, and messages."""
+        if self.default_system is not None and messages[0]["role"] != "system":
+            yield TEMPLATE, {"role": "system", "content": self.default_system}
+        for i, message in enumerate(messages):
+            if message["content"] or message["role"] not in self.omits:
+                yield i, message
+
+    def written(self, messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Return the messages with the texts of `json` as JSON."""
+        found = [dict(message) for message in messages]
+        for message in found:
+            if message["role"] in self.json and isinstance(message["content"], str):
+                message["content"] = _json(message["content"])
+            if "arguments" in self.json and message.get("tool_calls"):
+                message["tool_calls"] = [_call(call) for call in message["tool_calls"]]
+        return found
 
     def filled(self, values: Mapping[str, str] | None) -> dict[str, str]:
         """Return what each of `values` stands for. Raises RequestError for one that this format has not."""
@@ -172,7 +199,12 @@ class Format:
     def _text(self, text: str, turn: Turn) -> str:
         for character, instead in self.replace.items():
             text = text.replace(character, instead)
-        return text.strip() if turn.strips else text
+        match turn.strips:
+            case "both":
+                return text.strip()
+            case "end":
+                return text.rstrip()
+        return text
 
     def _turn(self, messages: Sequence[Mapping[str, Any]], place: int) -> Turn:
         """Return what stands around a message: of its role's turns the most special."""
@@ -190,7 +222,8 @@ class Format:
                 return self.turns[f"{role}.{form}"]
         turn = self.turns[role]
         if self.after_system is not None and before == ["system"]:
-            turn = replace(turn, before=self.after_system)
+            # The text does not begin here, so only its end is stripped.
+            turn = replace(turn, before=self.after_system, strips="end" if turn.strips else "")
         return turn
 
     def _lacks(self, tokens: Mapping[str, str]) -> bool:
@@ -198,6 +231,21 @@ class Format:
             [self.begin, self.generation, self.closing, *(t.before + t.after for t in self.turns.values())]
         )
         return any(f"{{{name}}}" in used and f"{name}_token" not in tokens for name in ("bos", "eos"))
+
+
+def _json(value: Any) -> str:
+    """Write a value as JSON; a text that is JSON is what it says."""
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError, RecursionError):
+            value = json.loads(value)
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _call(call: Any) -> Any:
+    function = call.get("function") if isinstance(call, Mapping) else None
+    if not isinstance(function, Mapping) or "arguments" not in function:
+        return call
+    return {**call, "function": {**function, "arguments": _json(function["arguments"])}}
 
 
 def _alternate(roles: list[str]) -> bool:
@@ -249,6 +297,7 @@ def read(values: dict[str, Any]) -> Format:
     values |= {
         "templates": frozenset(values.pop("templates", ())),
         **{key: tuple(values.pop(key, ())) for key in ("stop", "needs")},
+        **{key: frozenset(values.pop(key, ())) for key in ("omits", "json")},
     }
     return Format(turns=turns, **values)
 
@@ -257,4 +306,4 @@ def _turn(role: str, texts: list[str], strips: bool) -> Turn:
     form = role.partition(".")[2]
     if form not in ("", "first", "last", "only", "input") or len(texts) != (3 if form == "input" else 2):
         raise ValueError(f"turns: {role!r} is no turn of {len(texts)} texts")
-    return Turn(texts[0], texts[-1], "".join(texts[1:-1]), strips)
+    return Turn(texts[0], texts[-1], "".join(texts[1:-1]), "both" if strips else "")
