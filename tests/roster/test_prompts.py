@@ -36,7 +36,9 @@ class Row:
     differs: why such a rendering is not followed. fields: options that are fields of the first question.
     options: those that are the format's values; values: others. tools: the option with tools, if any.
     tokenizer: a folder of reference tokenizers, for ids. control: tokens that it had beside its own.
-    renumbered: ids that the reference gave other tokens than were published -> the published ones. text: false where the reference's text is no text.
+    renumbered: ids that the reference gave otherwise than they were published -> the published ones.
+    text: false where the reference's text is no text. messages: those of a rendering that lists none.
+    asks: the text ends before the answer that the reference lists.
     bos, eos: how a model without that tokenizer spells them.
     """
 
@@ -55,6 +57,8 @@ class Row:
     control: Mapping[str, int] = field(default_factory=dict)
     renumbered: Mapping[str, int] = field(default_factory=dict)
     text: bool = True
+    messages: tuple[Mapping[str, Any], ...] = ()
+    asks: bool = False
     bos: str = "<s>"
     eos: str = "</s>"
 
@@ -120,23 +124,31 @@ def compared(entry: Json, row: Row, folder: Path) -> str | None:
 
 
 def rendered(entry: Json, row: Row, chat: ChatTemplate) -> Prompt:
+    messages, options = conversation(entry, row)
+    return chat.encode(messages, **options)
+
+
+def conversation(entry: Json, row: Row) -> tuple[list[Json], Json]:
+    """Return the messages of an entry, and what ChatTemplate.encode is given beside them."""
     options = entry.get("options", {})
-    messages = [dict(message) for message in entry["messages"]]
+    messages = [dict(message) for message in row.messages or entry["messages"]]
+    if row.asks:
+        messages.pop()
     first = next((message for message in messages if message["role"] == "user"), None)
     if first is not None:
         first |= {name: options[name] for name in row.fields if options.get(name)}
     said = {name: str(options[name]) for name in row.options if name in options}
-    return chat.encode(
-        messages,
-        generation=options.get("add_generation_prompt", True),
-        tools=options.get(row.tools) if row.tools else None,
-        values={**row.values, **said} or None,
-    )
+    return messages, {
+        "generation": options.get("add_generation_prompt", True),
+        "tools": options.get(row.tools) if row.tools else None,
+        "values": {**row.values, **said} or None,
+    }
 
 
 def template(entry: Json, row: Row, folder: Path) -> ChatTemplate:
     needs = prompts.get(row.format).needs if row.format else ()
-    tokenizer = opened(row.tokenizer, folder) if row.tokenizer else plain(needs, folder)
+    control = tuple(row.control.items())
+    tokenizer = opened(row.tokenizer, control, folder) if row.tokenizer else plain(needs, folder)
     tokens = None if row.tokenizer else {"bos_token": row.bos, "eos_token": row.eos}
     source = entry["options"]["chat_template"] if row.template else prompts.get(row.format or "")
     return ChatTemplate(source, tokenizer, tokens=tokens)
@@ -151,9 +163,10 @@ def plain(needs: tuple[str, ...], folder: Path) -> Tokenizer:
 
 
 @cache
-def opened(name: str, folder: Path) -> Tokenizer:
+def opened(name: str, control: tuple[tuple[str, int], ...], folder: Path) -> Tokenizer:
     (case,), setting = goldens.cases(f"tokenizers/{name}"), SETTINGS.get(name, Setting())
-    return open_tokenizer(unpack(case, setting, Path(mkdtemp(dir=folder))), quirks=setting.quirks)
+    place = unpack(case, setting, Path(mkdtemp(dir=folder)))
+    return open_tokenizer(place, quirks=setting.quirks, control=dict(control))
 
 
 def unstopped(entry: Json, row: Row, chat: ChatTemplate) -> str | None:
