@@ -37,6 +37,7 @@ COMMANDS = {
     "pull": "download a model",
     "list": "find a system of the roster; --here: the models on this machine",
     "show": "what a system is, what it was made from, its licence; and a model's sizes, memory, tokenizer",
+    "licence": "may it be used: the licences from a model back to what it was made from",
     "render": "a conversation exactly as a model reads it, in the colours of who says what",
     "tokenize": "the tokens of a text, with their ids, in colour",
     "bench": "speed of prompt processing and of generation (llama-bench's pp512 and tg128)",
@@ -171,7 +172,7 @@ def _command(name: str) -> Command:
             return Command(generate.configure, generate.run)
         case "embed" | "classify" | "fill-mask" | "score":
             return _reading(name)
-        case "list" | "show" | "render":
+        case "list" | "show" | "licence" | "render":
             return _roster(name)
         case "pull":
             from . import pull
@@ -203,6 +204,10 @@ def _roster(name: str) -> Command:
             from . import show
 
             return Command(show.configure, show.run)
+        case "licence":
+            from . import licence
+
+            return Command(licence.configure, licence.run)
         case _:
             from . import render
 

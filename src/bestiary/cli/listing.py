@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,14 +13,9 @@ from ..hub import Local, cache
 from ..roster import Entry
 from ..roster.nearest import nearest
 from ..roster.search import Search, sizes
-from .terminal import BOLD, GREEN, RED, YELLOW, columns, fit, note, paint, print_json, printable, size, wide
+from .labels import COLOURS, GROUPS, SHORT, chinese_name, full_name, in_chinese
+from .terminal import BOLD, GREEN, columns, fit, note, paint, print_json, printable, size, wide
 
-TITLES = {
-    "list": ("The list", "名单"),
-    "classic": ("Classics", "经典"),
-    "first": ("To begin with", "入门"),
-}
-MONEY = {"yes": ("yes", GREEN), "conditions": ("cond.", YELLOW), "no": ("no", RED), "unstated": ("?", YELLOW)}
 _HEAD = ("", "ID", "NAME", "SIZE", "USE", "LANG", "YEAR")
 _NAME, _USE, _RIGHT = 2, 4, frozenset({3})  # the name gives way in a narrow terminal
 _WIDE = 112  # columns from which on there is room for the class and the organisation
@@ -76,20 +70,6 @@ def pulled() -> Mapping[str, list[Local]]:
     return found
 
 
-def in_chinese(asked: str | None = None) -> bool:
-    """Whether texts are shown in Chinese: as asked for, or else as the locale says."""
-    if asked is not None:
-        return asked == "zh"
-    # In the order of POSIX; LANGUAGE is GNU's, and a list.
-    names = ("LC_ALL", "LC_MESSAGES", "LANG")
-    return next((value for name in names if (value := os.environ.get(name))), "").startswith("zh")
-
-
-def chinese_name(entry: Entry) -> str | None:
-    """What a system is called in Chinese, where it has such a name."""
-    return next((alias for alias in entry.aliases if any("\u4e00" <= c <= "\u9fff" for c in alias)), None)
-
-
 def size_words(counts: Iterable[int]) -> str:
     """Numbers of parameters in little room: 1.1-13B, 340M."""
     words = list(dict.fromkeys(map(_count, sorted(counts))))
@@ -117,12 +97,12 @@ def _print(found: list[Entry], here: Mapping[str, list[Local]]) -> None:
     gives = _NAME if last < len(_HEAD) else last
     widths[gives] = max(wide(head[gives]), min(widths[gives], room - sum(widths) - 2 * last + widths[gives]))
     print(_line(head, widths, dict.fromkeys(range(len(head)), BOLD)))
-    for group, titles in TITLES.items():
+    for group, titles in GROUPS.items():
         of_group = [(entry, row) for entry, row in zip(found, rows, strict=True) if entry.group == group]
         if of_group:
             print(paint(f"{titles[in_chinese()]}: {len(of_group)}", BOLD))
         for entry, row in of_group:
-            print(_line(row, widths, {0: GREEN, _USE: MONEY[entry.licence.commercial][1]}))
+            print(_line(row, widths, {0: GREEN, _USE: COLOURS[entry.licence.commercial]}))
     note(f"USE: may it earn money; cond.: on conditions; ?: unstated{'; *: here' if here else ''}")
 
 
@@ -137,15 +117,12 @@ def _line(cells: Iterable[str], widths: Iterable[int], colours: Mapping[int, str
 
 
 def _cells(entry: Entry, here: Mapping[str, list[Local]]) -> tuple[str, ...]:
-    chinese = chinese_name(entry)
-    names = (entry.name, chinese) if not in_chinese() else (chinese, entry.name)
-    name = " ".join(filter(None, names))
     return (
         "*" if entry.id in here else " ",
         entry.id,
-        name,
+        full_name(entry, chinese=in_chinese()),
         size_words(sizes(entry)) or "-",
-        MONEY[entry.licence.commercial][0],
+        SHORT[entry.licence.commercial],
         _spoken(entry.languages),
         entry.date[:4],
         entry.kind,

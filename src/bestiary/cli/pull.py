@@ -6,11 +6,16 @@ import argparse
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from types import FrameType
 
 from .. import hub, roster
-from .terminal import note, print_json, size
+from ..roster import Checkpoint, Entry
+from ..roster.lineage import chain
+from .labels import in_chinese
+from .licence import system, warning
+from .terminal import note, paint, print_json, size
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -28,18 +33,31 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Pull; say where the model is, how large, and under which licence."""
-    entry = roster.find(options.model)
+    found = system(options.model)
+    entry = found[0] if found else None
+    if found is not None:
+        _warn(*found, briefly=options.json)
     with contextlib.nullcontext() if entry and entry.wheel else _ended_by_interrupt():
         path = hub.pull(options.model, revision=options.revision, verify=options.verify, progress=note)
-    licence = entry.licence.weights if entry else hub.licence(path)
+    licence = chain(*found)[0].licence if found else hub.licence(path)
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     nbytes = sum(file.stat().st_size for file in files)
     if options.json:
         print_json({"name": options.model, "path": str(path), "nbytes": nbytes, "licence": licence})
     else:
         note(f"{options.model}: {size(nbytes)} in {path}")
-        note(f"licence: {licence or 'none stated; look at its page before you use it'}")
+        if found is None:
+            note(f"licence: {licence or 'none stated; look at its page before you use it'}")
     return 0
+
+
+def _warn(entry: Entry, one: Checkpoint | None, *, briefly: bool) -> None:
+    """Say before a download what the licence does not allow, to whoever waits for it."""
+    links = chain(entry, one)
+    if not briefly:
+        note(f"licence: {' ← '.join(link.licence for link in links)}")
+    for text, colour in warning(links, chinese=in_chinese()):
+        print(paint(text, colour, sys.stderr), file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -1,18 +1,23 @@
-"""`bestiary show`: what a model is, from its headers alone; no weight is read."""
+"""`bestiary show`: what a system is, from the roster, and a model, from its headers; no weight is read."""
 
 from __future__ import annotations
 
 import argparse
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import hub, roster
-from ..errors import BestiaryError
+from ..errors import BestiaryError, HubError
+from . import card
+from .labels import in_chinese
+from .listing import pulled
 from .options import add_model, model_name
 from .terminal import BOLD, amount, columns, paint, print_json, printable, size
+from .texts import room
 
 if TYPE_CHECKING:
     from ..files import Checkpoint
@@ -41,17 +46,40 @@ _FLOAT32 = 4  # bytes: what keys and values are kept in on a CPU
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add_model(parser)
+    parser.add_argument("--language", choices=("en", "zh"), help="of the card (default: the locale's)")
     parser.add_argument("--json", action="store_true", help="print it as JSON, sizes in bytes")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print what the model is; for one that does not run here, also why not."""
+    """Print the card of a system; of a model that is here, what its files say, and why it does not run."""
+    name = model_name(options)
+    entry = (
+        None if Path(name).exists() and "/" in name else roster.find(re.split("[@:]", name, maxsplit=1)[0])
+    )
+    try:
+        path = hub.resolve(name)
+    except HubError:
+        if entry is None:
+            raise
+        path = None
+    here = pulled().get(entry.id, []) if entry else []
+    told = {} if path is None else _facts(name, path)
+    if options.json:
+        print_json({**({"system": card.facts(entry, here)} if entry else {}), **told})
+        return 0
+    if entry is not None:
+        card.print_card(entry, here, chinese=in_chinese(options.language), room=room())
+    if path is not None:
+        _print(told)
+    return 0
+
+
+def _facts(name: str, path: Path) -> dict[str, Any]:
+    """What the files of a model say."""
     from ..files import open_checkpoint
 
-    name = model_name(options)
-    path = hub.resolve(name)
     with open_checkpoint(path) as checkpoint:
-        facts = {
+        return {
             "name": name,
             "path": str(path),
             "licence": _licence(name, path, checkpoint),
@@ -59,11 +87,6 @@ def run(options: argparse.Namespace) -> int:
             **_architecture(checkpoint),
             "text": _text(path),
         }
-    if options.json:
-        print_json(facts)
-        return 0
-    _print(facts)
-    return 0
 
 
 def _licence(name: str, path: Path, checkpoint: Checkpoint) -> str | None:

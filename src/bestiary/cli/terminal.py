@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import sys
 import time
 import unicodedata
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
 BOLD, DIM, RED, GREEN, YELLOW, BLUE = "1", "2", "31", "32", "33", "34"
 
+# A word with the spaces behind it, or one letter of Asia with what may not stand behind a line's break.
+_ASIA = "\u2e80-\u2fff\u3040-\u9fff\uac00-\ud7af\uf900-\ufaff"
+_CLOSES = "\u3001\u3002\uff0c\uff1b\uff1a\uff01\uff1f\uff09\u300b\u300d\u201d"
+_PIECES = re.compile(rf"[{_ASIA}][{_CLOSES}]*\s*|[^\s{_ASIA}]+\s*|\s+")
 _PATIENCE = 1.0  # seconds before a bar is drawn: what is quicker needs none
 
 
@@ -133,6 +138,20 @@ def fit(text: str, width: int) -> str:
     while line and wide(line) >= width:
         line = line[:-1]
     return f"{line}…"
+
+
+def wrap(text: str, width: int) -> list[str]:
+    """A text in lines of so many columns, broken at spaces and between letters of Asia.
+
+    What closes a clause there is not put at the head of a line. A word that is too long stays whole.
+    """
+    lines, line = [], ""
+    for piece in _PIECES.findall(printable(" ".join(text.split()))):
+        if line and wide(line + piece.rstrip()) > width:
+            lines.append(line.rstrip())
+            line = ""
+        line += piece.lstrip() if not line else piece
+    return [*lines, line.rstrip()] if line.rstrip() or not lines else lines
 
 
 def wide(text: str) -> int:

@@ -76,20 +76,23 @@ def descendants(entry: Entry, *, above: frozenset[str] = frozenset()) -> tuple[N
 def chain(entry: Entry, checkpoint: Checkpoint | None = None) -> tuple[Link, ...]:
     """The licences that weights stand under: their own, then those of what they were made from.
 
-    checkpoint: which of the system's; without one, the system as a whole.
+    checkpoint: which of the system's; unless told the first, which its bare name stands for.
     """
-    own = checkpoint or Checkpoint("")
-    first = Link(
-        entry,
-        own.id or entry.id,
-        None,
-        own.licence or entry.licence.weights,
-        own.commercial or entry.licence.commercial,
-        entry.licence.clause,
-    )
-    if own.commercial is not None:  # said of these very weights, whatever they were made from
-        return (first,)
-    return (first, *_links(entry, _steps(entry, own.base), {entry.id}))
+    one = checkpoint or next(iter(entry.checkpoints), None)
+    name = entry.id if checkpoint is None or one is None else one.id
+    licence = (one and one.licence) or entry.licence.weights
+    commercial = (one and one.commercial) or entry.licence.commercial
+    first = Link(entry, name, None, licence, commercial, entry.licence.clause)
+    steps = entry.lineage if one is None else _steps(entry, one, commercial)
+    return (first, *_links(steps, {entry.id}))
+
+
+def verdicts(entry: Entry) -> dict[str, list[Checkpoint]]:
+    """What each of a system's checkpoints allows, and which do: that of the first comes first."""
+    found: dict[str, list[Checkpoint]] = {}
+    for one in entry.checkpoints:
+        found.setdefault(verdict(chain(entry, one)), []).append(one)
+    return found
 
 
 def verdict(links: Iterable[Link]) -> str:
@@ -97,7 +100,7 @@ def verdict(links: Iterable[Link]) -> str:
     return min((link.commercial for link in links), key=_WORST.index)
 
 
-def _links(entry: Entry, steps: Iterable[Step], seen: set[str]) -> Iterator[Link]:
+def _links(steps: Iterable[Step], seen: set[str]) -> Iterator[Link]:
     for step in steps:
         base = entries().get(step.base)
         if step.how in APART or base is None or base.id in seen:
@@ -105,11 +108,25 @@ def _links(entry: Entry, steps: Iterable[Step], seen: set[str]) -> Iterator[Link
         seen.add(base.id)
         said = base.licence
         yield Link(base, base.id, step.how, said.weights, said.commercial, said.clause)
-        yield from _links(base, base.lineage, seen)
+        yield from _links(base.lineage, seen)
 
 
-def _steps(entry: Entry, bases: tuple[str, ...]) -> tuple[Step, ...]:
-    """The steps that lead to the models that a checkpoint names as its bases; all where none does."""
+def _steps(entry: Entry, checkpoint: Checkpoint, commercial: str) -> tuple[Step, ...]:
+    """Of a system made from several, the steps that lead to one of its checkpoints.
+
+    They are those to its bases, or else to what it has the sizes of, or else those that allow what is said of
+    it: of Vicuna, which may be used on conditions, version 1.5 came from Llama 2, and not from LLaMA.
+    """
     owners = {one.id.lower(): other.id for other in entries().values() for one in other.checkpoints}
-    named = {owners.get(base.lower(), base) for base in bases}
-    return tuple(step for step in entry.lineage if step.base in named) or entry.lineage
+    for names in (checkpoint.base, (checkpoint.like or "",)):
+        named = {owners.get(name.lower(), name) for name in names}
+        if found := tuple(step for step in entry.lineage if step.base in named):
+            return found
+    allowed = {step: verdict((*_links([step], {entry.id}), _FREE)) for step in entry.lineage}
+    agree = [step for step, word in allowed.items() if word == commercial]
+    freer = [step for step, word in allowed.items() if _WORST.index(word) > _WORST.index(commercial)]
+    return tuple(agree or freer) or entry.lineage
+
+
+# What a step to no weights at all allows.
+_FREE = Link(None, "", None, "", "yes", "")

@@ -40,7 +40,7 @@ def pulled(caches: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_pull_of_what_is_here(bestiary: Bestiary, pulled: Path) -> None:
     ran = bestiary("pull", "tiny")
     assert (ran.code, ran.out) == (0, "")
-    assert ran.err == f"tiny: 14 B in {pulled}\nlicence: Apache-2.0\n"
+    assert ran.err == f"licence: Apache-2.0\ntiny: 14 B in {pulled}\n"
     ran = bestiary("pull", "tiny", "--verify", "--json")
     assert json.loads(ran.out) == {"name": "tiny", "path": str(pulled), "nbytes": 14, "licence": "Apache-2.0"}
     assert ran.err == ""

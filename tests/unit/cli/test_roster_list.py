@@ -12,7 +12,7 @@ import pytest
 
 import bestiary
 from bestiary import roster
-from bestiary.cli import listing
+from bestiary.cli import labels, listing
 from bestiary.cli.terminal import wide
 from bestiary.roster.published import by_id
 from bestiary.roster.search import sizes
@@ -135,8 +135,8 @@ def test_chinese_where_the_locale_is(bestiary: Bestiary, monkeypatch: pytest.Mon
     for name, value, chinese in (("LANG", "zh_CN.UTF-8", True), ("LC_ALL", "C", False)):
         monkeypatch.setenv(name, value)
         assert ("入门: " in bestiary("list").out) is chinese
-    assert listing.in_chinese("zh")
-    assert not listing.in_chinese("en")
+    assert labels.in_chinese("zh")
+    assert not labels.in_chinese("en")
 
 
 @pytest.mark.parametrize(
