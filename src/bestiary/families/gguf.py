@@ -1,85 +1,134 @@
-"""GGUF files: one vocabulary of tensor names for every architecture, and metadata in place of config.json.
+"""GGUF files: metadata in place of config.json, and names of tensors that all architectures share.
 
-Spec: ggml/docs/gguf.md. Rows of q and k are stored so that rotary pairs are neighbours; they stay so in
-memory, and the bricks are told (Rotary.interleaved).
+Spec: ggml/docs/gguf.md. What the architectures differ in is data: gguf_architectures.py. Tensors stay in
+memory as they are stored, and the bricks are told: where rotary pairs are neighbours (Rotary.interleaved),
+and that Gemma's norms have their offset in their weights (RMSNorm in place of OffsetRMSNorm).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import dataclasses
+import math
+from collections.abc import Mapping
 
+import numpy as np
+from torch import nn
+
+from ..bricks import Attention, OffsetRMSNorm, Rotary
 from ..config import Config
 from ..errors import ConfigError
 from ..models import Decoder
-from ..tensors import DROP, Rules
-from . import llama
+from ..tensors import Each, Rules
+from . import family
+from .gguf_architectures import ARCHITECTURES, Architecture
+from .heads import Build
 
-TENSORS: Rules = {
-    "token_embd": "embed",
-    "blk.*.attn_norm": "layers.*.attn_norm",
-    "blk.*.attn_q": "layers.*.attn.q",
-    "blk.*.attn_k": "layers.*.attn.k",
-    "blk.*.attn_v": "layers.*.attn.v",
-    "blk.*.attn_output": "layers.*.attn.o",
-    "blk.*.ffn_norm": "layers.*.mlp_norm",
-    "blk.*.ffn_gate": "layers.*.mlp.gate",
-    "blk.*.ffn_up": "layers.*.mlp.up",
-    "blk.*.ffn_down": "layers.*.mlp.down",
-    "rope_freqs": DROP,  # read into the config's rope_scaling by published()
-    "output_norm": "norm",
-    "output": "head",
-}
-
-# general.architecture -> how its published config is composed.
-ARCHITECTURES: Mapping[str, Callable[[Config], Decoder]] = {
-    "llama": lambda c: llama.build(c, interleaved=True),
-}
+# Of several files the keys of experts' sizes in config.json.
+_EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
 
 
-def published(
+def described(
     metadata: Mapping[str, object], names: frozenset[str], rope_freqs: list[float] | None
-) -> dict[str, object]:
-    """Return the config.json that a file's metadata amounts to.
+) -> tuple[dict[str, object], Rules, Build]:
+    """Return the config.json that a file's metadata amounts to, its names, and what builds its model.
 
     names: the file's tensor names. rope_freqs: the values of the tensor of that name, if there is one. Raises
     ConfigError for an architecture or a key that is not computed here.
     """
+    row = architecture(metadata, names)
+    config = published(row, metadata, names, rope_freqs)
+
+    def build(c: Config) -> Decoder:
+        return restated(_decoder(c), row)
+
+    return config, rules(row, config), build
+
+
+def architecture(metadata: Mapping[str, object], names: frozenset[str]) -> Architecture:
+    """Return the row of a file. Raises ConfigError for an architecture that has none."""
     kind = metadata.get("general.architecture")
-    if not isinstance(kind, str) or kind not in ARCHITECTURES:
-        known = ", ".join(sorted(ARCHITECTURES))
-        raise ConfigError(f"GGUF metadata: general.architecture = {kind!r} is not known here; known: {known}")
-    prefix = f"{kind}."
-    m = Config(
-        {key.removeprefix(prefix): v for key, v in metadata.items() if key.startswith(prefix)}, f"GGUF {kind}"
-    )
+    for row in ARCHITECTURES:
+        if row.holds(kind, names):
+            return row
+    known = ", ".join(sorted({row.kind for row in ARCHITECTURES}))
+    shown = str(kind)[:80]
+    raise ConfigError(f"GGUF metadata: general.architecture = {shown!r} is not known here; known: {known}")
+
+
+def rules(row: Architecture, config: Mapping[str, object]) -> Rules:
+    """Return the names of an architecture's tensors, the experts of a layer together."""
+    count = next((config[key] for key in _EXPERTS if key in config), 0)
+    if not isinstance(count, int) or not count:
+        return row.names
+    together = {
+        f"blk.*.ffn_{kind}_exps": Each(tuple(f"layers.*.mlp.experts.{n}.{kind}" for n in range(count)))
+        for kind in ("gate", "up", "down")
+    }
+    return {**together, **row.names}
+
+
+def restated(model: Decoder, row: Architecture) -> Decoder:
+    """Return a model of Hugging Face's form as one of GGUF's, in place: how it pairs channels, and its
+    norms."""
+    for module in model.modules():
+        if isinstance(module, Attention) and isinstance(module.position, Rotary):
+            module.position = dataclasses.replace(module.position, interleaved=row.interleaved)
+    for path, module in list(model.named_modules()):
+        if isinstance(module, OffsetRMSNorm):
+            model.set_submodule(path, nn.RMSNorm(module.weight.shape[0], module.eps))
+    return model
+
+
+def published(
+    row: Architecture, metadata: Mapping[str, object], names: frozenset[str], rope_freqs: list[float] | None
+) -> dict[str, object]:
+    """Return the config.json that metadata amount to; see `described`."""
+    prefix = f"{row.kind}."
+    stripped = {
+        key.removeprefix(prefix): _decimal(v) for key, v in metadata.items() if key.startswith(prefix)
+    }
+    m = Config(stripped, f"GGUF {row.kind}")
     queries, width = m.count("attention.head_count"), m.count("embedding_length")
     dim = m.count("attention.key_length", width // queries or 1)
     m.must("attention.value_length", dim)
-    m.must("rope.dimension_count", dim)
-    config: dict[str, object] = {
-        "model_type": kind,
+    usual: dict[str, object] = {
         "hidden_size": width,
         "num_attention_heads": queries,
         "num_key_value_heads": m.count("attention.head_count_kv", queries),
         "head_dim": dim,
-        "intermediate_size": m.count("feed_forward_length"),
+        "intermediate_size": m.optional("feed_forward_length"),
         "num_hidden_layers": m.count("block_count"),
-        "rms_norm_eps": m.number("attention.layer_norm_rms_epsilon"),
+        "eps": m.number(m.either("attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon"), 1e-5),
         "max_position_embeddings": m.count("context_length"),
         "rope_theta": m.number("rope.freq_base", 10_000.0),
-        "rope_scaling": _scaling(m, rope_freqs),
-        "sliding_window": m.optional("attention.sliding_window"),
-        "attention_bias": "blk.0.attn_q.bias" in names,
-        "tie_word_embeddings": "output.weight" not in names,
-        "vocab_size": m.count("vocab_size", _tokens(metadata)),
+        "vocab_size": m.count("vocab_size") if "vocab_size" in m else _tokens(metadata),
     }
+    spelled = {"eps": "rms_norm_eps", **row.spelled}
+    config: dict[str, object] = {"model_type": row.model_types[0]}
+    config |= {name: usual[key] for key in usual if (name := spelled.get(key, key)) is not None}
+    config["tie_word_embeddings"] = "output.weight" not in names
+    config |= row.says
+    config |= {key: tensor in names for key, tensor in row.flags.items()}
+    config |= {key: value for said, key in row.keys.items() if (value := m.get(said, None)) is not None}
+    config |= _turned(m, dim) if spelled.get("rope_theta", "") is not None else {}
+    config |= {"rope_scaling": scaling} if (scaling := _scaling(m, rope_freqs)) else {}
+    config |= row.also(m, config, names)
     m.finish()
-    return config
+    return {key: value for key, value in config.items() if value is not None}
 
 
-def build(c: Config) -> Decoder:
-    """Compose the bricks of a config that came from `published`."""
-    return ARCHITECTURES[c.text("model_type")](c)
+def _decimal(value: object) -> object:
+    """Return the number that a file's float32 was written from: 1e-5 is stored as 9.999999747378752e-06."""
+    if not isinstance(value, float) or not math.isfinite(value) or float(np.float32(value)) != value:
+        return value
+    return float(str(np.float32(value)))
+
+
+def _decoder(c: Config) -> Decoder:
+    model = family(c).build(c)
+    if not isinstance(model, Decoder):
+        raise ConfigError(f"{c.where}: model_type = {c.text('model_type')!r} is no decoder")
+    return model
 
 
 def _tokens(metadata: Mapping[str, object]) -> int:
@@ -88,6 +137,15 @@ def _tokens(metadata: Mapping[str, object]) -> int:
         return len(tokens)  # type: ignore[arg-type]  # whatever a file may hold there
     except TypeError:
         raise ConfigError("GGUF metadata has neither vocab_size nor tokenizer.ggml.tokens") from None
+
+
+def _turned(m: Config, dim: int) -> dict[str, object]:
+    """Return how much of each head turns, where it is not all of it."""
+    count = m.count("rope.dimension_count", dim)
+    if count == dim:
+        return {}
+    share = count / dim
+    return {"partial_rotary_factor": share if int(dim * share) == count else math.nextafter(share, 1.0)}
 
 
 def _scaling(m: Config, rope_freqs: list[float] | None) -> dict[str, object] | None:

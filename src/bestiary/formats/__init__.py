@@ -59,7 +59,7 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
             Format("BF16", 1, 2, ggml.decode_bf16, ggml_encode.encode_bf16),
             Format("Q4_0", 32, 18, ggml.decode_q4_0, ggml_encode.encode_q4_0),
             Format("Q4_1", 32, 20, ggml.decode_q4_1),
-            Format("Q5_0", 32, 22, ggml.decode_q5_0),
+            Format("Q5_0", 32, 22, ggml.decode_q5_0, ggml_encode.encode_q5_0),
             Format("Q5_1", 32, 24, ggml.decode_q5_1),
             Format("Q8_0", 32, 34, ggml.decode_q8_0, ggml_encode.encode_q8_0),
             Format("Q2_K", 256, 84, ggml.decode_q2_k),

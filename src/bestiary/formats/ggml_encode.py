@@ -48,6 +48,16 @@ def encode_q4_0(x: Tensor) -> Tensor:
     return _bytes(_half(d), _nibbles(q, 16))
 
 
+def encode_q5_0(x: Tensor) -> Tensor:
+    """Q5_0: d = (the x of largest size, with its sign) / -16, q = x / d + 16, cut after adding 0.5."""
+    blocks = x.unflatten(-1, (-1, 32))
+    d = (blocks.gather(-1, blocks.abs().argmax(-1, keepdim=True)) + 0.0) / -16
+    q = (blocks * _inverse(d) + 16.5).to(torch.int8).clamp_max(31).view(torch.uint8)
+    places = torch.arange(8, dtype=torch.uint8, device=x.device)
+    fifth = ((q >> 4).unflatten(-1, (4, 8)) << places).sum(-1, dtype=torch.uint8)
+    return _bytes(_half(d), fifth, _nibbles(q & 15, 16))
+
+
 def encode_q4_k(x: Tensor) -> Tensor:
     """Q4_K: for each 32 the scale and offset of least weighted square error, both to 6 bits of 256's."""
     return _in_chunks(x, _q4_k)
