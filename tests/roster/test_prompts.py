@@ -18,12 +18,12 @@ from typing import Any
 import pytest
 
 from bestiary.errors import BestiaryError, RequestError
+from bestiary.prove.tokens import SETTINGS, Setting, unpack
 from bestiary.text import Tokenizer, open_tokenizer, prompts
 from bestiary.text.chat import ChatTemplate, Prompt
 from tests import goldens
 from tests.unit.text.chat_models import make
 from tests.unit.text.chat_styles import STYLES
-from tests.unit.text.test_tok_reference import SETTINGS, Setting, unpack
 
 Json = dict[str, Any]
 ROWS = Path(__file__).parent / "prompts"

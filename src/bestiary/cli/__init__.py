@@ -39,6 +39,7 @@ COMMANDS = {
     "show": "what a system is, what it was made from, its licence; and a model's sizes, memory, tokenizer",
     "licence": "may it be used: the licences from a model back to what it was made from",
     "render": "a conversation exactly as a model reads it, in the colours of who says what",
+    "prove": "that a system, or a model here, computes what its authors' code does: PASS or FAIL",
     "tokenize": "the tokens of a text, with their ids, in colour",
     "bench": "speed of prompt processing and of generation (llama-bench's pp512 and tg128)",
     "env": "versions, processor, kernels, caches and variables, for a report",
@@ -172,7 +173,7 @@ def _command(name: str) -> Command:
             return Command(generate.configure, generate.run)
         case "embed" | "classify" | "fill-mask" | "score":
             return _reading(name)
-        case "list" | "show" | "licence" | "render":
+        case "list" | "show" | "licence" | "render" | "prove":
             return _roster(name)
         case "pull":
             from . import pull
@@ -204,6 +205,10 @@ def _roster(name: str) -> Command:
             from . import show
 
             return Command(show.configure, show.run)
+        case "prove":
+            from . import prove
+
+            return Command(prove.configure, prove.run)
         case "licence":
             from . import licence
 

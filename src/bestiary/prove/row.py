@@ -1,0 +1,148 @@
+"""The certificate of a system of the roster: load, logits, tokens, prompt, scale, claim."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+
+from ..describe import empty
+from ..errors import BestiaryError
+from ..roster import Entry
+from ..roster.published import by_id
+from . import adopted, prompts, reference, tokens, wire
+from .finding import Certificate, Column, Finding
+from .places import Places
+
+COLUMNS = ("load", "logits", "tokens", "prompt", "scale", "claim")
+_NOT_HERE = "not at hand: --references DIR names a folder of reference results"
+
+
+def certificate(entry: Entry, places: Places) -> Certificate:
+    """Return what can be shown of a system on this machine."""
+    load, logits = _computed(entry, places)
+    columns = (
+        Column("load", load, "" if entry.proof.references else _nothing(entry)),
+        Column("logits", logits, "" if entry.proof.references else _nothing(entry)),
+        Column("tokens", _tokens(entry, places), "" if entry.tokenizer else "no tokenizer of its own"),
+        Column("prompt", _prompt(entry), "" if _chats(entry) else "a base model: no form of questions"),
+        Column("scale", _scale(entry), _nothing(entry)),
+        Column("claim", _claim(entry, places)),
+    )
+    return Certificate(entry.id, columns)
+
+
+def _nothing(entry: Entry) -> str:
+    return entry.instead.en if entry.instead else ""
+
+
+def _chats(entry: Entry) -> bool:
+    return any(one.prompt for one in entry.checkpoints)
+
+
+def _computed(entry: Entry, places: Places) -> tuple[tuple[Finding, ...], tuple[Finding, ...]]:
+    load: list[Finding] = []
+    logits: list[Finding] = []
+    found = {name: places.case(name) for name in entry.proof.references}
+    for case in found.values():
+        if case is not None and case.name.startswith("format-"):
+            logits.append(adopted.compare(case))
+        elif case is not None:
+            read, computed = compared(case)
+            load += read
+            logits += computed
+    # One case at hand is enough to show the system's arithmetic; those that are not are said.
+    if missing := [name for name, case in found.items() if case is None]:
+        holds = True if load else None
+        note = f"{', '.join(missing)} {_NOT_HERE}"
+        load.append(Finding("further references", holds, note=note))
+        logits.append(Finding("further references", holds, note=note))
+    return tuple(load), tuple(logits)
+
+
+@cache
+def compared(case: Path) -> tuple[list[Finding], list[Finding]]:
+    """Return what a case shows; systems share their cases, and each is computed once."""
+    return reference.compare(case)
+
+
+def _tokens(entry: Entry, places: Places) -> tuple[Finding, ...]:
+    found = []
+    for name in entry.proof.tokenizers:
+        place = places.tokenizer(name)
+        found.append(
+            tokens.compare(place) if place else Finding(f"{name}: texts and ids", None, note=_NOT_HERE)
+        )
+    if entry.tokenizer and not found:
+        found.append(Finding("texts and ids", None, note="no reference of its tokenizer could be had"))
+    return tuple(found)
+
+
+def _prompt(entry: Entry) -> tuple[Finding, ...]:
+    if not _chats(entry):
+        return ()
+    return tuple(prompts.compare(entry))
+
+
+def _scale(entry: Entry) -> tuple[Finding, ...]:
+    """Count the parameters of each published config, built at full size without memory."""
+    ids = dict.fromkeys(one.like or one.id for one in entry.checkpoints)
+    rows = dict.fromkeys(by_id()[id].ids[0] for id in ids if id in by_id())
+    return tuple(counted(id) for id in rows)
+
+
+@cache
+def counted(id: str) -> Finding:
+    """Compare the parameters of a published config, built on `meta`, with those that were published."""
+    row = by_id()[id]
+    try:
+        got = sum(parameter.numel() for parameter in empty(row.config).parameters())
+    except BestiaryError as error:
+        return Finding(f"{id}: parameters", False, note=str(error))
+    said = f"{got:,}" if got == row.params else f"{got:,}, and {row.params:,} were published"
+    return Finding(f"{id}: parameters", got == row.params, note=said)
+
+
+def _claim(entry: Entry, places: Places) -> tuple[Finding, ...]:
+    pairs = [proof.partition(" ")[::2] for proof in entry.claim.proof]
+    return tuple(_proven(kind, name, places) for kind, name in pairs)
+
+
+def _proven(kind: str, name: str, places: Places) -> Finding:
+    """Return whether one proof of a claim holds."""
+    match kind:
+        case "parameters":
+            return counted(by_id()[name].ids[0])
+        case "prompt":
+            return prompts.rendered(name)
+        case "wire":
+            return wire.compare(name)
+    place = places.tokenizer(name) if kind == "tokenizer" else places.case(name)
+    if place is None:
+        return Finding(f"{kind} {name}", None, note=_NOT_HERE)
+    by_kind: dict[str, Callable[[Path], Finding]] = {
+        "reference": _logits,
+        "adopt": adopted.compare,
+        "tokenizer": tokens.compare,
+        "loss": _loss,
+    }
+    return by_kind[kind](place)
+
+
+def _logits(case: Path) -> Finding:
+    findings = [finding for part in compared(case) for finding in part]
+    error = max((one.error for one in findings if one.error is not None), default=None)
+    allowed = next((one.allowed for one in findings if one.allowed is not None), None)
+    bad = [one.what for one in findings if not one.holds]
+    return Finding(f"reference {case.name}", not bad, error, allowed, ", ".join(bad))
+
+
+def _loss(case: Path) -> Finding:
+    """No objective but translation's is here yet."""
+    return Finding(f"loss {case.name}", None, note="training objectives are not here yet")
+
+
+def certificates(entries: list[Entry], places: Places) -> Iterator[Certificate]:
+    """Yield the certificates of several systems, one after another."""
+    for entry in entries:
+        yield certificate(entry, places)
