@@ -13,7 +13,7 @@ ends an answer is still out of its reach.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import accumulate
@@ -142,13 +142,7 @@ class ChatTemplate:
             RequestError: the messages are not possible, or the template refuses them; names the message.
             TemplateError: the template failed, or ran past its limits.
         """
-        checked, described = self._checker.messages(messages), self._checker.tools(tools)
-        if self._named and self._format is not None:
-            checked = self._format.written(checked)
-        if values and not self._named:
-            raise RequestError(
-                "values are for formats that go by a name; this model brings a template of its own"
-            )
+        checked, described = self._checked(messages, values), self._checker.tools(tools)
         rendered = self._render(checked, described, generation, values)
         encoded = self._encoder.encode(rendered.text, rendered.masked, rendered.apart)
         roles = [message["role"] for message in checked]
@@ -157,16 +151,19 @@ class ChatTemplate:
         if self._named and self._format is not None and self._format.wraps:
             ids, found = self._wrapped(ids, found)
         return Prompt(
-            ids=ids,
-            text=rendered.text,
-            spans=found,
-            dropped=tuple(
-                i
-                for i, one in enumerate(checked)
-                if i not in rendered.used and any(map(str.strip, _texts(one["content"])))
-            ),
-            parts=tuple(parts(rendered.pieces, roles, self._encoder.pattern)),
+            ids=ids, text=rendered.text, spans=found, dropped=tuple(_unused(checked, rendered.used))
         )
+
+    def _checked(
+        self, messages: Sequence[Mapping[str, Json]], values: Mapping[str, str] | None
+    ) -> list[dict[str, Json]]:
+        """Return the messages as they are rendered. Raises RequestError for impossible ones."""
+        if values and not self._named:
+            raise RequestError(
+                "values are for formats that go by a name; this model brings a template of its own"
+            )
+        checked = self._checker.messages(messages)
+        return self._format.written(checked) if self._named and self._format is not None else checked
 
     def _wrapped(self, ids: list[int], found: list[Span]) -> tuple[list[int], list[Span]]:
         """Put around a prompt what the tokenizer puts around a text."""
@@ -320,6 +317,13 @@ def _located(text: str, messages: Sequence[Mapping[str, Json]]) -> list[Piece]:
                 pieces += [Piece(text[place:start], TEMPLATE), Piece(content, i)]
                 place = start + len(content)
     return [piece for piece in (*pieces, Piece(text[place:], TEMPLATE)) if piece.text]
+
+
+def _unused(messages: Sequence[Mapping[str, Json]], used: Collection[int]) -> Iterator[int]:
+    """Yield the messages with text of which nothing was used."""
+    for i, message in enumerate(messages):
+        if i not in used and any(map(str.strip, _texts(message["content"]))):
+            yield i
 
 
 def _texts(content: Json) -> list[str]:
