@@ -151,7 +151,11 @@ class ChatTemplate:
         if self._named and self._format is not None and self._format.wraps:
             ids, found = self._wrapped(ids, found)
         return Prompt(
-            ids=ids, text=rendered.text, spans=found, dropped=tuple(_unused(checked, rendered.used))
+            ids=ids,
+            text=rendered.text,
+            spans=found,
+            dropped=tuple(_unused(checked, rendered.used)),
+            parts=tuple(parts(rendered.pieces, roles, self._encoder.pattern)),
         )
 
     def _checked(
