@@ -173,7 +173,8 @@ def unstopped(entry: Json, row: Row, chat: ChatTemplate) -> str | None:
     """Return what the reference stops at and we do not."""
     if row.template or row.format is None:
         return None
-    ours = {row.eos, *prompts.get(row.format).stop}
+    format_ = prompts.get(row.format)
+    ours = {row.eos, *format_.stop, *(format_.tool_stop if row.tools else ())}
     if missing := [text for text in entry.get("stop") or [] if text not in ours]:
         return f"the reference stops at {missing}; ours at {sorted(ours)}"
     if row.tokenizer and (

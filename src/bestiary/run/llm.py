@@ -311,7 +311,8 @@ class LLM:
         prompt = self.template.encode(messages, tools=tools)
         ends = self._ends | self.template.stops
         vocabulary = self._vocabulary(ends, continues=False)
-        return _Request(prompt.text, prompt.ids, vocabulary, self.template.stop_texts)
+        stop = self.template.tool_stop_texts if tools else self.template.stop_texts
+        return _Request(prompt.text, prompt.ids, vocabulary, stop)
 
     def _vocabulary(self, ends: frozenset[int], *, continues: bool) -> Vocabulary:
         size, rows = self.tokenizer.vocab_size, self._open().config.get("vocab_size")

@@ -184,6 +184,11 @@ class ChatTemplate:
         said = self._format.stop if self._named and self._format else ()
         return tuple(text for text in said if text not in self._tokenizer.control)
 
+    @property
+    def tool_stop_texts(self) -> tuple[str, ...]:
+        """The texts that end an answer where the conversation has tools: "Observation:" is what a tool says."""
+        return (*self.stop_texts, *(self._format.tool_stop if self._named and self._format else ()))
+
     @cached_property
     def stops(self) -> frozenset[int]:
         """The ids that end an answer: EOS, and the control token that the template writes after one."""

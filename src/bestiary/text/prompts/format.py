@@ -50,6 +50,7 @@ class Format:
         generation: what ends a prompt that asks for an answer.
         closing: what ends one that does not.
         stop: texts and control tokens that end an answer.
+        tool_stop: texts that end one where there are tools: what the tool would say next.
         needs: control tokens without which a model is not of this format.
         default_system: the system text where the conversation does not begin with one.
         after_system: what stands before the first user's text after a system text, if not the usual.
@@ -74,6 +75,7 @@ class Format:
     generation: str = ""
     closing: str = ""
     stop: tuple[str, ...] = ()
+    tool_stop: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     default_system: str | None = None
     after_system: str | None = None
@@ -296,7 +298,7 @@ def read(values: dict[str, Any]) -> Format:
         raise ValueError("a format has turns or a template")
     values |= {
         "templates": frozenset(values.pop("templates", ())),
-        **{key: tuple(values.pop(key, ())) for key in ("stop", "needs")},
+        **{key: tuple(values.pop(key, ())) for key in ("stop", "tool_stop", "needs")},
         **{key: frozenset(values.pop(key, ())) for key in ("omits", "json")},
     }
     return Format(turns=turns, **values)
