@@ -14,6 +14,7 @@ from typing import Any
 from ..errors import ConfigError
 from ..files.paths import read_json
 from ..load import Loaded
+from ..text import quirks
 from ..text.tokenizer import Tokenizer
 from .params import show
 from .vocabulary import Rules
@@ -31,12 +32,16 @@ _IDLE: Mapping[str, tuple[object, ...]] = {
 
 
 def ends(tokenizer: Tokenizer, loaded: Loaded, path: Path) -> frozenset[int]:
-    """Return every token that ends an answer: the tokenizer's EOS, and what the model's other files name."""
-    metadata = loaded.checkpoint.metadata
+    """Return every token that ends an answer: the tokenizer's EOS, and what the model's other files name.
+
+    An id that is known to be another token's is not believed: the first LLaMA conversions name BOS as EOS.
+    """
+    metadata, key = loaded.checkpoint.metadata, "eos_token_id"
     named = [metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("eot", "eom")]
-    named += [tokenizer.eos, loaded.config.get("eos_token_id")]
-    named.append((generation(path) or {}).get("eos_token_id"))
-    return frozenset(i for value in named for i in _ids("eos_token_id", value, path))
+    named += [loaded.config.get(key), (generation(path) or {}).get(key)]
+    found = {i for value in named for i in _ids(key, value, path)}
+    own = set() if tokenizer.eos is None else {tokenizer.eos}
+    return frozenset(own | found - {quirks.wrong_ids(path).get(key)})
 
 
 def rules(loaded: Loaded, path: Path) -> Rules:

@@ -73,7 +73,7 @@ def load(path: Path, said: Declared, *, control: Mapping[str, int]) -> ClipToken
     """
     with reading(path):
         lines = _unpacked(path).decode().split("\n")
-        merges = hf.pairs(lines[1 : _MERGES + 1])
+        merges = hf.pairs([line for line in lines[1 : _MERGES + 1] if line])
         bytes_ = list(stream.BYTE_OF)
         tokens = [*bytes_, *(one + _END for one in bytes_), *map("".join, merges)]
         vocab = {token: number for number, token in enumerate([*tokens, *_ENDS])}

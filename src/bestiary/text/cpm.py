@@ -146,7 +146,11 @@ class _Written:
 
 
 class _Spaced(_Written):
-    """The same, with a space between two tokens that are not Chinese, unless the second begins with "##"."""
+    """The same, with a space between two tokens that are not Chinese, unless the second begins with "##".
+
+    The published decoder first joins all that begins with "##" to what is before it, and so would put a space
+    before a "▂" that a "##" follows, which no encoded text has and which a stream has given out by then.
+    """
 
     def __init__(self, *, continues: bool) -> None:
         self._word: str | None = "a" if continues else None  # what a "##" would go on with

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from ..errors import TokenizerError
 from ..files import paths
-from . import declared
+from . import choice, declared
 from . import quirks as named_quirks
 from .around import Around
 from .boundary import MAX_FILE, reading
 from .pipeline import Located
 from .quirks import Quirks
 from .stream import StreamDecoder
-
-# A vocabulary of BPE and its merges; the second pair are the names that OpenAI gave GPT-1's.
-_MERGES = {"vocab.json": "merges.txt", "encoder_bpe_40000.json": "vocab_40000.bpe"}
-_LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf")  # the first part of a split file has the keys
 
 
 class Tokenizer(Protocol):
@@ -91,19 +85,19 @@ def open_tokenizer(
     merges.txt, vocab.txt, CLIP's bpe_simple_vocab_16e6.txt.gz, a single .gguf. The files beside it
     (tokenizer_config.json and its kin) are read too.
     control: control tokens that the files do not name, spelling -> id.
-    quirks: what the system published in code only, or its name in text/quirks; None is what the folder makes
-    certain, if anything.
+    quirks: what the system published in code only, or its name in text/quirks; None is what the roster says
+    of the repository, or else what the folder makes certain, if anything.
     Raises TokenizerError: no tokenizer there, a damaged one, or one with parts that are not known here;
     nothing is guessed. CheckpointError: a damaged .gguf file. RequestError: quirks of no such name.
     """
-    file = chosen(Path(path))
+    file = choice.file(Path(path))
     if file.suffix == ".gguf":
         from . import gguf
 
         return gguf.open_file(file, control=dict(control or {}))
     said = declared.read(file.parent)
     found = named_quirks.find(quirks) if isinstance(quirks, str) else quirks
-    found = named_quirks.certain(file, said) if found is None else found
+    found = named_quirks.of(file, said) if found is None else found
     declares = {token.content for token in said.added.values()}
     extra = {name: number for name, number in found.control.items() if name not in declares}
     tokenizer = _open(file, found.apply(said), extra | dict(control or {}), found)
@@ -115,10 +109,10 @@ def open_tokenizer(
 
 
 def _open(file: Path, said: declared.Declared, control: Mapping[str, int], quirks: Quirks) -> Tokenizer:
-    if file.name in _MERGES:
+    if file.name in choice.MERGES:
         from . import bpe
 
-        return bpe.load(file, _MERGES[file.name], said, control=control)
+        return bpe.load(file, choice.MERGES[file.name], said, control=control)
     if file.suffix == ".json":
         from . import hf
 
@@ -136,43 +130,6 @@ def _open(file: Path, said: declared.Declared, control: Mapping[str, int], quirk
 
         return wordpiece.load(file, said, control=control)
     return _model_file(file, said, control, quirks)
-
-
-def chosen(path: Path) -> Path:
-    """Return the file that a folder's tokenizer is in; a file is itself. Raises TokenizerError for none."""
-    return _choose(path) if path.is_dir() else path
-
-
-def _choose(folder: Path) -> Path:
-    names = (
-        "tokenizer.json",
-        "tokenizer.model",
-        "spiece.model",
-        "sentencepiece.model",
-        "*.tiktoken",
-        "*.model",
-    )
-    for name in names:
-        if found := sorted(folder.glob(name)):
-            return _only(found)
-    for vocabulary, merges in _MERGES.items():
-        if (folder / vocabulary).exists() and (folder / merges).exists():
-            return folder / vocabulary
-    for name in ("vocab.txt", "bpe_simple_vocab_16e6.txt.gz"):
-        if (folder / name).exists():
-            return folder / name
-    if found := [file for file in sorted(folder.glob("*.gguf")) if not _LATER_PART.search(file.name)]:
-        return _only(found)
-    raise TokenizerError(
-        f"{folder}: no tokenizer in this folder: none of tokenizer.json, *.model, *.tiktoken, vocab.json "
-        "with merges.txt, vocab.txt, *.gguf. Copy the files of the model's own tokenizer into it"
-    )
-
-
-def _only(found: list[Path]) -> Path:
-    if len(found) == 1:
-        return found[0]
-    raise TokenizerError(f"{found[0].parent}: {found[0].name} or {found[1].name}? Name the one that is meant")
 
 
 def _model_file(file: Path, said: declared.Declared, control: Mapping[str, int], quirks: Quirks) -> Tokenizer:

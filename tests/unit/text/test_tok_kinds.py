@@ -11,9 +11,12 @@ from hypothesis import strategies as st
 from bestiary.errors import TokenizerError
 from bestiary.text import Tokenizer, boundary
 from bestiary.text.stream import decode
+from tests.unit.text import tokenizers_made
 from tests.unit.text.tokenizer_texts import strings
-from tests.unit.text.tokenizers_made import KINDS, Made, made
+from tests.unit.text.tokenizers_made import Made
+from tests.unit.text.tokenizers_rewriting import REWRITING, made
 
+KINDS = tokenizers_made.KINDS + REWRITING
 LOSSLESS = [kind for kind in KINDS if made(kind).back is not None]
 
 
@@ -163,7 +166,7 @@ def test_too_long_a_text_is_refused(each: Made) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["byte-level", "llama", "unigram", "wordpiece", "model-bpe", "model-unigram", "tiktoken"]
+    "kind", ["byte-level", "llama", "unigram", "wordpiece", "model-bpe", "model-unigram", "tiktoken", "icetk"]
 )
 @pytest.mark.parametrize(
     ("run", "count"), [("a", 10**6), (" ", 10**6), ("\n", 10**5), ("你", 10**5), ("^'s", 10**5)]

@@ -4,8 +4,8 @@ A folder of a model says much of its tokenizer, and not all: Yuan's code adds fi
 ChatGLM2's puts [gMASK] and sop before a text, the first LLaMA conversions name wrong ids. Each .toml file
 here holds what one system's code says, as `Quirks` explains, and `when` holds what makes it certain that a
 folder is that system's: the SHA-256 of its vocabulary, the class that it names, its model_type.
-`open_tokenizer` looks there by itself. Where nothing is certain the entry has to be named:
-`open_tokenizer(path, quirks="dolly")`.
+`open_tokenizer` looks there by itself, and in the roster for the repository that a model was pulled from.
+Where nothing is certain the entry has to be named: `open_tokenizer(path, quirks="dolly")`.
 """
 
 from __future__ import annotations
@@ -18,25 +18,28 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
+from ... import roster
 from ...errors import RequestError
 from ...files import paths
-from .. import declared
+from ...hub import cache as cache_of_hub
+from .. import choice, declared
 from ..boundary import MAX_FILE, reading
 from ..declared import Declared
 from .entry import NONE, Characters, Icetk, Quirks, When, read
 
-__all__ = ["NONE", "Characters", "Icetk", "Quirks", "When", "certain", "find", "named", "of"]
+__all__ = ["NONE", "Characters", "Icetk", "Quirks", "When", "certain", "find", "named", "of", "wrong_ids"]
 
 
 @cache
 def named() -> Mapping[str, Quirks]:
     """Return every entry by its name, which is that of its file."""
-    files = sorted(resources.files(__package__).iterdir(), key=lambda file: file.name)
-    return {
-        (name := file.name.removesuffix(".toml")): read(name, tomllib.loads(file.read_text(encoding="utf-8")))
+    files = resources.files(__package__).iterdir()
+    texts = {
+        file.name.removesuffix(".toml"): file.read_text(encoding="utf-8")
         for file in files
         if file.name.endswith(".toml")
     }
+    return {name: read(name, tomllib.loads(texts[name])) for name in sorted(texts)}
 
 
 def find(name: str) -> Quirks:
@@ -78,9 +81,22 @@ def certain(file: Path, said: Declared) -> Quirks:
     return max(found, key=lambda quirks: quirks.when.conditions if quirks.when else 0, default=NONE)
 
 
-def of(path: Path) -> Quirks:
-    """Return the entry that a model's folder makes certain, or NONE; of a .gguf file there are none."""
-    from ..tokenizer import chosen
+def of(file: Path, said: Declared) -> Quirks:
+    """Return what the roster names for the repository that a file was pulled from, or what is certain.
 
-    file = chosen(path)
-    return NONE if file.suffix == ".gguf" else certain(file, declared.read(file.parent))
+    Raises TokenizerError for a file that cannot be read.
+    """
+    return _pulled(file) or certain(file, said)
+
+
+def wrong_ids(path: Path) -> Mapping[str, int]:
+    """Return which of a folder's bos_token_id and eos_token_id are other tokens' ids, and those ids."""
+    file = choice.file(path)
+    return {} if file.suffix == ".gguf" else of(file, declared.read(file.parent)).wrong
+
+
+def _pulled(file: Path) -> Quirks | None:
+    repository = cache_of_hub.repository(file)
+    entry = None if repository is None else roster.find(repository)
+    name = None if entry is None or entry.tokenizer is None else entry.tokenizer.quirks
+    return None if name is None else find(name)
