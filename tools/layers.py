@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("hub", "load"),
     ("adapters",),
     ("text", "adopt"),
-    ("run",),
+    ("convert", "run"),
     ("train",),
     ("prove",),
     ("cli",),

@@ -60,7 +60,7 @@ def rules(row: Architecture, config: Mapping[str, object]) -> Rules:
     count = next((config[key] for key in _EXPERTS if key in config), 0)
     if not isinstance(count, int) or not count:
         return row.names
-    together = {
+    together: Rules = {
         f"blk.*.ffn_{kind}_exps": Each(tuple(f"layers.*.mlp.experts.{n}.{kind}" for n in range(count)))
         for kind in ("gate", "up", "down")
     }
@@ -110,7 +110,10 @@ def published(
     config |= row.says
     config |= {key: tensor in names for key, tensor in row.flags.items()}
     config |= {key: value for said, key in row.keys.items() if (value := m.get(said, None)) is not None}
-    config |= _turned(m, dim) if spelled.get("rope_theta", "") is not None else {}
+    if "partial_rotary_factor" in config:
+        config |= _turned(m, dim)
+    elif "rope.dimension_count" not in row.more:
+        m.must("rope.dimension_count", dim)
     config |= {"rope_scaling": scaling} if (scaling := _scaling(m, rope_freqs)) else {}
     config |= row.also(m, config, names)
     m.finish()

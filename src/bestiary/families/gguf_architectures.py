@@ -33,6 +33,8 @@ NAMES: Rules = {
     "output": "head",
 }
 FUSED: Rules = {"blk.*.attn_qkv": QKV, **NAMES}
+_GATED: Rules = {"blk.*.ffn_up": Stacked(("layers.*.mlp.gate", "layers.*.mlp.up"))}
+STACKED: Rules = {**_GATED, **FUSED, **_GATED}  # the first place, and the last word
 ROUTED: Rules = {
     **NAMES,
     "blk.*.ffn_gate_inp": "layers.*.mlp.route",
@@ -140,8 +142,10 @@ def _mpt(m: Config, config: Mapping[str, object], names: frozenset[str]) -> Mapp
 
 
 def _baichuan(m: Config, config: Mapping[str, object], names: frozenset[str]) -> Mapping[str, object]:
-    """llama.cpp tells Baichuan 13B, which has ALiBi in place of rotary positions, by its 40 layers."""
+    """llama.cpp tells by their number of layers Baichuan 7B, and 13B with ALiBi in place of rotary
+    positions."""
     m.must("rope.dimension_count", m.count("embedding_length") // m.count("attention.head_count"))
+    m.must("block_count", 32, 40)
     return {"position": "alibi" if config["num_hidden_layers"] == 40 else "rope", "norm_head": False}
 
 
@@ -209,7 +213,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     ),
     Architecture(
         "gptneox", ("gpt_neox",), FUSED, spelled={**_LAYER_NORMED, "num_key_value_heads": None},
-        keys=_PARALLEL, flags={"attention_bias": _QKV_BIAS}, says=_WHOLE,
+        keys=_PARALLEL, says={**_WHOLE, "attention_bias": True},
     ),
     Architecture(
         "bloom", ("bloom",), {**FUSED, "token_embd": "embed.0", "token_embd_norm": "embed.1"},
@@ -242,11 +246,11 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     ),
     Architecture(
         "starcoder2", ("starcoder2",), spelled={"eps": "norm_epsilon"}, keys=_WINDOW,
-        flags={"use_bias": _Q_BIAS},
+        says={"use_bias": True},
     ),
     Architecture("phi2", ("phi",), spelled=_LAYER_NORMED, says=_WHOLE),
     Architecture(
-        "phi3", ("phi3",), {**FUSED, "blk.*.ffn_up": Stacked(("layers.*.mlp.gate", "layers.*.mlp.up"))},
+        "phi3", ("phi3",), STACKED,
         keys=_WINDOW,
     ),
     Architecture(
@@ -267,15 +271,14 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         },
     ),
     Architecture(
-        "deepseek", ("deepseek",), SHARED, interleaved=True, also=_deepseek, more=("expert_weights_scale",), keys={
+        "deepseek", ("deepseek",), SHARED, interleaved=True, also=_deepseek,
+        more=("expert_weights_scale",), keys={
             **_EXPERTS, "expert_count": "n_routed_experts", "expert_shared_count": "n_shared_experts",
             "leading_dense_block_count": "first_k_dense_replace",
         }, says={"norm_topk_prob": False},
     ),
     Architecture(
-        "chatglm", ("chatglm",), {
-            **FUSED, "blk.*.ffn_up": Stacked(("layers.*.mlp.gate", "layers.*.mlp.up")),
-        }, interleaved=True, also=_chatglm,
+        "chatglm", ("chatglm",), STACKED, interleaved=True, also=_chatglm,
         more=("rope.dimension_count", "rope.freq_base"), says=_CHATGLM,
         spelled={
             "intermediate_size": "ffn_hidden_size", "num_key_value_heads": "multi_query_group_num",
