@@ -28,7 +28,9 @@ MEAN_LINES = 60
 
 # Families whose files transformers does not write and of which no case is stored: the test that makes some.
 OTHERWISE = {
+    "easylm": "tests/parity/test_other_names.py",
     "llama_native": "tests/parity/test_native.py",
+    "tencent_pretrain": "tests/parity/test_other_names.py",
     "tensor2tensor": "tests/parity/test_translation_models.py",
     "transformer_paper": "tests/parity/test_translation_models.py",
 }

@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from . import families
 from .config import Config
 from .errors import CheckpointError
-from .families import gguf, glm130b, grok, transformer
+from .families import easylm, gguf, glm130b, grok, tencent_pretrain, transformer
 from .families.heads import DECODERS, Build, Heads, headed
 from .files import Checkpoint
 from .files.paths import read_json
@@ -32,6 +32,7 @@ CONTEXT_KEYS = (
     "model_max_length",
     "seq_length",
     "max_seq_len",
+    "max_seq_length",
     "n_positions",
     "n_ctx",
     "max_target_positions",
@@ -62,10 +63,10 @@ def describe(
     module = families.family(Config(config))
     config |= _sizes(getattr(module, "SIZES", {}), config, checkpoint)
     rules = module.TENSORS(Config(config)) if callable(module.TENSORS) else module.TENSORS
-    names, said = checkpoint.entries, config.get("architectures")
-    rules, build = headed(_heads(module), rules, module.build, names, said)
+    entries, said = checkpoint.entries, config.get("architectures")
+    rules, build = headed(_heads(module), rules, module.build, entries, said)
     if config.get(repository.KEY) is not None:
-        rules, build = repository.packed(rules, build, names)
+        rules, build = repository.packed(rules, build, entries)
     return config, rules, build
 
 
@@ -121,8 +122,8 @@ def _factors(checkpoint: Checkpoint) -> list[float] | None:
 def _read_config(checkpoint: Checkpoint) -> Mapping[str, object]:
     """Read the config.json of a checkpoint's folder; of fairseq's, the arguments that lie in the file itself.
 
-    One of JAX arrays or of ranks may have it beside the folder. Grok-1 and GLM-130B, which were released so,
-    need none.
+    One of JAX arrays or of ranks may have it beside the folder. Grok-1, GLM-130B, koala and Linly, which were
+    released so, need none.
     """
     folder = checkpoint.path if checkpoint.path.is_dir() else checkpoint.path.parent
     if checkpoint.kind in (*RELEASED, "megatron"):
@@ -133,9 +134,13 @@ def _read_config(checkpoint: Checkpoint) -> Mapping[str, object]:
             return RELEASED[checkpoint.kind]
     # Meta's and Mistral's own files have theirs beside a config.json for others, or alone.
     own, shared = folder / "params.json", folder / "config.json"
+    shapes = {name: entry.shape for name, entry in checkpoint.entries.items()}
+    if checkpoint.kind == "easylm":
+        said = read_json(shared) if shared.exists() else easylm.published(shapes)
+        return {**said, "model_type": "easylm"}
     if not shared.exists() and not own.exists():
-        shapes = {name: entry.shape for name, entry in checkpoint.entries.items()}
-        if (arguments := transformer.published(checkpoint.metadata, shapes)) is not None:
+        arguments = transformer.published(checkpoint.metadata, shapes) or tencent_pretrain.published(shapes)
+        if arguments is not None:
             return arguments
     theirs = "tok_embeddings.weight" in checkpoint.entries or not shared.exists()
     return read_json(own if theirs and own.exists() else shared)

@@ -28,6 +28,7 @@ FAMILIES = {
     "cohere": "cohere",
     "deepseek": "deepseek_moe",
     "distilbert": "distilbert",
+    "easylm": "easylm",
     "electra": "electra",
     "falcon": "falcon",
     "gemma": "gemma",
@@ -93,6 +94,7 @@ TELLING: tuple[tuple[str | None, str, str], ...] = (
     # model_type (None: not there), key, family
     (None, "max_attn_value", "grok"),
     (None, "n_heads", "llama_native"),
+    (None, "heads_num", "tencent_pretrain"),
     ("internlm", "rope_theta", "internlm2"),  # its first days
     (None, "inner_hidden_size", "glm130b"),
     (None, "do_dim_trick", "cpm2"),

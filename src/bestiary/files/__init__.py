@@ -1,4 +1,4 @@
-"""Weight files as a stranger sends them: safetensors, torch .bin, GGUF, JAX arrays, and folders of shards.
+"""Weight files as a stranger sends them: safetensors, torch .bin, GGUF, JAX arrays, flax streams, and shards.
 
 Nothing is trusted: every header is checked before it is used, a pickle is read as data, a name never leaves
 its folder, and whatever is wrong is one CheckpointError that names the file, the tensor, the byte and the
@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from ..errors import CheckpointError
-from . import archive, gguf, index, jax_arrays, ranks, safetensors, torchbin
+from . import archive, easylm, gguf, index, jax_arrays, ranks, safetensors, torchbin
 from .entries import Checkpoint, Entry, Kind
 from .paths import resolve
 from .source import Source
@@ -30,6 +30,7 @@ _READERS: dict[Kind, index.Reader] = {
     "safetensors": safetensors.read,
     "bin": torchbin.read,
     "gguf": gguf.read,
+    "easylm": easylm.read,
 }
 # What a published folder calls its weights, best first.
 _PUBLISHED = (
@@ -80,6 +81,8 @@ def _kind(source: Source) -> Kind:
         return "bin"
     if begin[8:9] == b"{":
         return "safetensors"
+    if easylm.is_stream(source):
+        return "easylm"
     raise source.error("is no weight file known here", remedy="Name a .safetensors, .gguf or .bin file")
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from .finite import is_finite
 from .source import Source
 
-Kind = Literal["safetensors", "bin", "gguf", "jax", "sat", "megatron"]
+Kind = Literal["safetensors", "bin", "gguf", "jax", "sat", "megatron", "easylm"]
 
 
 @dataclass(frozen=True)

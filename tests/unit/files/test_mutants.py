@@ -22,13 +22,14 @@ import torch
 from safetensors.torch import save
 
 from bestiary.errors import CheckpointError
-from bestiary.files import gguf, jax_arrays, open_checkpoint, safetensors, torchbin
+from bestiary.files import easylm, gguf, jax_arrays, open_checkpoint, safetensors, torchbin
 from bestiary.files.entries import Entry
 from bestiary.files.rebuild import NAMES
 from bestiary.files.source import Source
 from tests.unit.files import craft
 from tests.unit.files.craft import SECONDS, resident
 from tests.unit.files.mutate import mutant
+from tests.unit.files.test_easylm import stream
 from tests.unit.files.test_gguf import small
 
 Reader = Callable[[Source], tuple[dict[str, Entry], Mapping[str, object]]]
@@ -74,6 +75,10 @@ def a_quantised_array() -> bytes:
     return craft.pickled(craft.quantised(craft.array("i1", [4, 3], bytes(range(12))), scales), 4)
 
 
+def a_stream() -> bytes:
+    return stream({"h/0/w": torch.arange(6.0).view(2, 3), "b": torch.ones(2, dtype=torch.bfloat16)})
+
+
 def read_array(source: Source) -> tuple[dict[str, Entry], Mapping[str, object]]:
     return {"w": jax_arrays.entry(source)}, {}
 
@@ -82,6 +87,7 @@ SEEDS: dict[str, tuple[Reader, list[bytes]]] = {
     "safetensors": (safetensors.read, [a_safetensors()]),
     "bin, zip": (torchbin.read, [a_bin(new=True), *[a_handmade_bin(new=True)] * 3]),
     "bin, legacy": (torchbin.read, [a_bin(new=False), *[a_handmade_bin(new=False)] * 3]),
+    "easylm": (easylm.read, [a_stream()]),
     "jax": (read_array, [an_array(), a_quantised_array()]),
     "gguf 1": (gguf.read, [small(1).build()]),
     "gguf 2": (gguf.read, [small(2).build()]),
