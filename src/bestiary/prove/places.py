@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 from ..errors import RequestError
 
 PACKAGED = Path(__file__).parent / "references"
+# One case a family that transformers computes, by the name of our family's file.
+TINY = Path(__file__).parent / "tiny"
 VARIABLE = "BESTIARY_REFERENCES"
 
 
@@ -41,6 +44,12 @@ class Places:
         """Return the folder of a case; None where it is not at hand."""
         found = (folder / name for folder in self.folders)
         return next((case for case in found if (case / "META.json").is_file()), None)
+
+    def families(self, names: Iterable[str]) -> list[Path]:
+        """Return the packaged cases of families, of those that have one."""
+        own = {meta(case)["family"].partition(" ")[0]: case for case in sorted(PACKAGED.iterdir())}
+        found = (TINY / name if (TINY / name).is_dir() else own.get(name) for name in names)
+        return [case for case in found if case is not None]
 
     def tokenizer(self, name: str) -> Path | None:
         """Return the folder of a tokenizer's texts and ids; None where it is not at hand."""

@@ -41,18 +41,20 @@ def _chats(entry: Entry) -> bool:
 
 
 def _computed(entry: Entry, places: Places) -> tuple[tuple[Finding, ...], tuple[Finding, ...]]:
+    """Load and compute the system's own cases, as far as they are at hand, and those of its families."""
     load: list[Finding] = []
     logits: list[Finding] = []
-    found = {name: places.case(name) for name in entry.proof.references}
-    for case in found.values():
-        if case is not None and case.name.startswith("format-"):
+    found = {name: places.case(name) for name in entry.proof.references if not name.startswith("loss-")}
+    own = [case for case in found.values() if case is not None]
+    for case in dict.fromkeys([*own, *places.families(entry.family)]):
+        if case.name.startswith("format-"):
             logits.append(adopted.compare(case))
-        elif case is not None:
-            read, computed = compared(case)
-            load += read
-            logits += computed
-    # One case at hand is enough to show the system's arithmetic; those that are not are said.
+            continue
+        read, computed = compared(case)
+        load += read
+        logits += computed
     if missing := [name for name, case in found.items() if case is None]:
+        # The families' cases show the arithmetic; what is the system's own (its sizes, its scalings) is said.
         holds = True if load else None
         note = f"{', '.join(missing)} {_NOT_HERE}"
         load.append(Finding("further references", holds, note=note))
