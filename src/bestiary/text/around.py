@@ -92,7 +92,7 @@ def _place(what: str | int, segment: int, vocab: Mapping[str, int]) -> Place:
     if isinstance(what, int):
         return Place(None, what, segment)
     if what not in vocab:
-        raise TokenizerError(f"post_processor: {what[:80]!r} is not in the vocabulary")
+        raise TokenizerError(f"{what[:80]!r} is not in the vocabulary, but should stand around a text")
     return Place(vocab[what], segment=segment)
 
 

@@ -93,11 +93,14 @@ def load(path: Path, said: Declared, *, control: Mapping[str, int]) -> ClipToken
 def _unpacked(path: Path) -> bytes:
     data = paths.read_bytes(path, limit=MAX_FILE)
     try:
-        unpacked = zlib.decompressobj(wbits=31).decompress(data, _MOST_BYTES)
+        gzip = zlib.decompressobj(wbits=31)
+        unpacked = gzip.decompress(data, _MOST_BYTES)
     except zlib.error as error:
         raise TokenizerError(f"the file is no gzip: {error}. Download it again") from error
     if len(unpacked) == _MOST_BYTES:
         raise TokenizerError(f"the file unpacks to more than {_MOST_BYTES:,} bytes: it is not OpenAI's")
+    if not gzip.eof:
+        raise TokenizerError("the file is cut off. Download it again")
     return unpacked
 
 
