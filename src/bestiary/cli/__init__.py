@@ -35,6 +35,7 @@ COMMANDS = {
     "fill-mask": "the likeliest words behind the masks of a text",
     "score": "how likely a text is, or each of several choices after it",
     "pull": "download a model",
+    "adopt": "make a model of a difference and its base, of adapters, of another program's files",
     "list": "find a system of the roster; --here: the models on this machine",
     "show": "what a system is, what it was made from, its licence; and a model's sizes, memory, tokenizer",
     "licence": "may it be used: the licences from a model back to what it was made from",
@@ -175,6 +176,10 @@ def _command(name: str) -> Command:
             return _reading(name)
         case "list" | "show" | "licence" | "render" | "prove":
             return _roster(name)
+        case "adopt":
+            from . import adopt
+
+            return Command(adopt.configure, adopt.run)
         case "pull":
             from . import pull
 

@@ -37,8 +37,17 @@ TENSORS: Rules = {
 
 def build(c: Config) -> Decoder:
     """Compose the bricks that a params.json describes."""
+    told = spelled(c)
+    make = mixtral.build if told["model_type"] == "mixtral" else llama.build
+    return make(Config(told), interleaved=True)
+
+
+def spelled(c: Config) -> dict[str, object]:
+    """Return what Hugging Face's ports of these models say in config.json, from a params.json."""
     width, queries = c.count("dim"), c.count("n_heads")
-    spelled: dict[str, object] = {
+    window = c.optional("sliding_window")
+    told: dict[str, object] = {
+        "model_type": "llama" if window is None else "mistral",
         "hidden_size": width,
         "num_hidden_layers": c.count("n_layers"),
         "num_attention_heads": queries,
@@ -47,15 +56,15 @@ def build(c: Config) -> Decoder:
         "intermediate_size": _hidden(c, width),
         "rms_norm_eps": c.number("norm_eps"),
         "rope_theta": c.number("rope_theta", 10_000.0),
-        "sliding_window": c.optional("sliding_window"),
+        "sliding_window": window,
         "vocab_size": c.count("vocab_size"),
     }
     c.must("use_scaled_rope", False)
-    if (moe := c.section("moe")) is None:
-        return llama.build(Config(spelled), interleaved=True)
-    spelled["num_local_experts"] = moe.count("num_experts")
-    spelled["num_experts_per_tok"] = moe.count("num_experts_per_tok")
-    return mixtral.build(Config(spelled), interleaved=True)
+    if (moe := c.section("moe")) is not None:
+        told["model_type"] = "mixtral"
+        told["num_local_experts"] = moe.count("num_experts")
+        told["num_experts_per_tok"] = moe.count("num_experts_per_tok")
+    return told
 
 
 def _hidden(c: Config, width: int) -> int:
