@@ -62,4 +62,5 @@ HEADS = Heads(
         "ForTokenClassification": ("classifier",),
         "ForQuestionAnswering": ("qa_outputs",),
     },
+    usual={"BertModel": ("pooler.dense",)},
 )

@@ -27,12 +27,14 @@ class Heads:
 
     attach: the published path of a head's matrix, or the whole name of a tensor -> what puts the head in
     place. named: how the name of an architecture ends -> the paths that it must have. rules: the names of
-    their tensors, where a family's own rules do not have them.
+    their tensors, where a family's own rules do not have them. usual: as named, of paths that a file may do
+    without, as encoders for vectors do without BERT's pooler.
     """
 
     attach: Mapping[str, Attach]
     named: Mapping[str, tuple[str, ...]]
     rules: Rules = field(default_factory=dict)
+    usual: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def labels(c: Config) -> int:
@@ -77,7 +79,7 @@ def headed(
     names: of the checkpoint's tensors. architectures: what config.json says.
     """
     known = set(names)
-    expected = expects(heads, architectures)
+    expected = _expected({**heads.named, **({} if known else heads.usual)}, architectures)
     found = [path for path in heads.attach if path in expected or _given_away(known, path)]
     if not found:
         return rules, build
@@ -93,10 +95,10 @@ def headed(
     return {k: ours for k, ours in {**heads.rules, **rules}.items() if k not in absent}, build_headed
 
 
-def expects(heads: Heads, architectures: object) -> Container[str]:
+def _expected(named: Mapping[str, tuple[str, ...]], architectures: object) -> Container[str]:
     """Return the paths of the heads that an architecture is named for."""
     said = str(architectures[0]) if isinstance(architectures, list) and architectures else ""
-    return {path for end, paths in heads.named.items() if said.endswith(end) for path in paths}
+    return {path for end, paths in named.items() if said.endswith(end) for path in paths}
 
 
 def _given_away(names: set[str], path: str) -> bool:
