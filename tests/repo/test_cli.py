@@ -25,6 +25,13 @@ def test_help_imports_nothing_heavy() -> None:
     assert "usage: bestiary" in ran.stdout
 
 
+@pytest.mark.parametrize("module", ["bestiary.cli.tokenize", "bestiary.text.tokenizer", "bestiary.hub"])
+def test_tokens_need_no_torch(module: str) -> None:
+    script = f"import sys, {module}\nprint('torch' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ran.stdout == "False\n"
+
+
 def test_the_page_of_commands_is_what_they_print() -> None:
     written = cli_docs.PAGE.read_text(encoding="utf-8")
     assert written == cli_docs.page(), "the help texts have changed: run `make docs`"
