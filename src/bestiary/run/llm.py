@@ -17,6 +17,7 @@ from ..errors import RequestError
 from ..load import Loaded, Progress, load
 from ..models import Encoder, EncoderDecoder, Model, Writer
 from ..quant.fused import fuse
+from ..text import blanks
 from ..text.templates import choose
 from ..text.tokenizer import Tokenizer, open_tokenizer
 from . import published
@@ -119,7 +120,8 @@ class LLM:
 
         A prompt of text is text: the spelling of a control token in it is not that token. Where it should be,
         give ids, as llm.tokenizer.encode(text, control=True) makes them; nothing is put around ids. The
-        prompt of an encoder-decoder is its source, and is answered rather than continued.
+        prompt of an encoder-decoder is its source, and is answered rather than continued. In one for a model
+        that fills blanks (GLM) a mask is a mask, and is filled.
         Raises RequestError, before anything is computed, for a prompt that is empty or does not fit the
         context.
         """
@@ -296,11 +298,12 @@ class LLM:
         vocabulary = self._vocabulary(self._ends, continues=not answers)
         if not isinstance(prompt, str):
             return _Request(None, list(prompt), vocabulary)
+        if blanks.reads(self.tokenizer):
+            return _Request(prompt, blanks.encode(self.tokenizer, prompt), vocabulary)
         ids = self.tokenizer.encode(prompt)
         if answers:
             return _Request(prompt, self.tokenizer.around.wrap(ids).ids, vocabulary)
-        bos = [self.tokenizer.bos] if self.tokenizer.add_bos and self.tokenizer.bos is not None else []
-        return _Request(prompt, bos + ids, vocabulary)
+        return _Request(prompt, self.tokenizer.around.starts() + ids, vocabulary)
 
     def _turn(self, messages: Conversation, tools: Tools | None) -> _Request:
         if self.template is None:

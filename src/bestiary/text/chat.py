@@ -186,7 +186,7 @@ class ChatTemplate:
 
     @property
     def tool_stop_texts(self) -> tuple[str, ...]:
-        """The texts that end an answer where the conversation has tools: "Observation:" is what a tool says."""
+        """The texts that end an answer where there are tools: "Observation:" is what a tool would say."""
         return (*self.stop_texts, *(self._format.tool_stop if self._named and self._format else ()))
 
     @cached_property
