@@ -18,6 +18,7 @@ from . import folder as folders
 from .arithmetic import ARITHMETICS
 from .jobs import Difference, Job, Merging, Telling
 from .sides import Side
+from .xor import is_encrypted
 
 __all__ = ["ARITHMETICS", "Adopted", "Job", "adopt", "find"]
 
@@ -67,6 +68,10 @@ def find(
         raise RequestError(
             f"how {source} differs from its base is not known here: its name is none of the roster's\n"
             f"Try: --base FOLDER --how with one of {', '.join(ARITHMETICS)}"
+        )
+    if is_encrypted(path):
+        raise RequestError(
+            f"{path} was encrypted with LLaMA's own file\nTry: --how xor --base FOLDER/consolidated.00.pth"
         )
     return Telling(Side.open(path))
 

@@ -2,11 +2,13 @@
 
 A difference to a base (Vicuna's first versions), adapters (Alpaca-LoRA), or the weights in another program's
 form (Meta's consolidated files, GGUF, .bin) become a folder with safetensors, config.json and tokenizer.
+Files that were encrypted with LLaMA's own (BELLE) become the plain ones.
 """
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import RequestError
@@ -32,7 +34,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--how",
         metavar="NAME",
-        help="a difference's arithmetic, where its name does not tell: vicuna, ziya ...",
+        help="a difference's arithmetic, where its name does not tell: vicuna, ziya ...; "
+        "xor: files encrypted with the consolidated.00.pth that --base names",
     )
     parser.add_argument(
         "--to", metavar="FOLDER", help="what to make: a folder that is empty or not there yet"
@@ -53,9 +56,9 @@ def run(options: argparse.Namespace) -> int:
     from ..adopt.folder import check_free
 
     if options.to is not None:
-        from pathlib import Path
-
         check_free(Path(options.to).expanduser())
+    if options.how == "xor":
+        return _decrypt(options)
     job = find(options.source, base=options.base, adapters=options.adapter, how=options.how)
     job.check()
     tensors = job.planned()
@@ -69,6 +72,37 @@ def run(options: argparse.Namespace) -> int:
     with _WritingBar(str(options.to)) as bar:
         made = adopt(job, options.to, progress=bar)
     _tell(made, as_json=options.json)
+    return 0
+
+
+def _decrypt(options: argparse.Namespace) -> int:
+    """Write the plain files of a folder that was encrypted with LLaMA's own."""
+    from .. import hub
+    from ..adopt import xor
+
+    if options.base is None or options.adapter:
+        raise RequestError(
+            "--how xor takes the consolidated.00.pth of LLaMA, and no adapter\nTry: --base with its folder"
+        )
+    source, key = Path(options.source).expanduser(), Path(options.base).expanduser()
+    source = source if source.exists() else hub.resolve(options.source)
+    key = key / "consolidated.00.pth" if key.is_dir() else key
+    note(f"encrypted   {source}")
+    note(f"key         {key}")
+    if options.dry_run:
+        for name in xor.names(source):
+            note(f"            {name}")
+        note("nothing was written (--dry-run)")
+        return 0
+    to = Path(options.to).expanduser()
+    with _WritingBar(str(to)) as bar:
+        made = xor.decrypt(source, key, to, progress=bar)
+    nbytes = sum(file.stat().st_size for file in made)
+    if options.json:
+        print_json({"path": str(to), "nbytes": nbytes, "files": [file.name for file in made]})
+        return 0
+    note(f"{to}: {len(made)} files, {size(nbytes)}, each with the SHA-256 that it was published with")
+    note(f"next: bestiary show {to}")
     return 0
 
 

@@ -50,7 +50,7 @@ _OTHERS = (
 
 
 def build(c: Config) -> Decoder:
-    """Compose the bricks of a LLaMA that TencentPretrain's options describe. Raises ConfigError for others."""
+    """Compose a LLaMA of the options of TencentPretrain. Raises ConfigError for those of other models."""
     for key, value in _LLAMA.items():
         c.get(key)  # whose absence means another model
         c.must(key, value)
