@@ -101,7 +101,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert cli.main(command) != 0
     assert "--how xor takes the consolidated.00.pth" in capsys.readouterr().err
     assert cli.main(["adopt", str(published), "--dry-run"]) != 0
-    assert "Try: --how xor --base" in capsys.readouterr().err
+    assert "try: --how xor --base" in capsys.readouterr().err
     assert cli.main([*command, "--base", str(tmp_path), "--dry-run"]) == 0
     assert "config.json" in capsys.readouterr().err
     assert not (tmp_path / "plain").exists()
