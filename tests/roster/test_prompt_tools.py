@@ -165,7 +165,6 @@ def test_bluelm_makes_the_published_system_text_of_tools(entry: Json, tmp_path: 
         ("internlm2", [{"role": "system", "name": "plugin", "content": "[]"}], "message 0.*given as tools"),
         ("internlm2", [{"role": "function", "content": "x"}], "message 0.*function"),
         ("bluelm-tools", [{"role": "developer", "content": "x"}], "message 0.*developer"),
-        ("llama2-chinese", [*CALLED[:1], {"role": "system", "content": "x"}], "message 1.*system"),
         ("yuan2", [{"role": "system", "content": "x"}], "message 0.*system"),
     ],
 )
