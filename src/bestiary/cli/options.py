@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import roster
 from ..errors import RequestError
-from .terminal import LoadingBar, note
+from .terminal import LoadingBar, amount, note
 
 if TYPE_CHECKING:
     from ..run.llm import LLM
@@ -39,6 +39,12 @@ def add_loading(parser: argparse.ArgumentParser) -> None:
     """How to load the model. A variable gives the default of an option: BESTIARY_DEVICE, ..."""
     group = parser.add_argument_group(
         "loading", "BESTIARY_DEVICE, _DTYPE, _THREADS and _CTX_SIZE give defaults"
+    )
+    group.add_argument(
+        "--adapter",
+        metavar="FOLDER",
+        action="append",
+        help="put a PEFT adapter on it; may be repeated, in order",
     )
     group.add_argument("--device", help="cpu, cuda, cuda:1; auto (default) is a GPU where there is one")
     group.add_argument("--dtype", help="auto (default), float32, bfloat16 or float16: what is computed in")
@@ -118,6 +124,7 @@ def loading(options: argparse.Namespace) -> dict[str, Any]:
     if options.trust_remote_code:
         note("--trust-remote-code is ignored: no code of a model is ever run")
     return {
+        "adapter": options.adapter,
         "device": options.device or os.environ.get("BESTIARY_DEVICE") or "auto",
         "dtype": options.dtype or os.environ.get("BESTIARY_DTYPE") or "auto",
         "threads": _given(options.threads, "--threads", "BESTIARY_THREADS"),
@@ -132,7 +139,12 @@ def open_llm(options: argparse.Namespace) -> LLM:
     from ..run.llm import LLM
 
     with LoadingBar(name) as bar:
-        return LLM(name, progress=bar, **how)
+        llm = LLM(name, progress=bar, **how)
+    for adapter in llm.tuning.adapters:
+        whole = f" and {len(adapter.whole)} whole tensors" if adapter.whole else ""
+        what = f"{amount(adapter.parameters)} parameters on {len(adapter.factors)} layers{whole}"
+        note(f"adapter {adapter.path}: {what}")
+    return llm
 
 
 def sampling(options: argparse.Namespace, model: Path, *, max_tokens: int) -> SamplingParams:

@@ -18,8 +18,7 @@ from ..load import Loaded, Progress, load
 from ..models import Encoder, EncoderDecoder, Model, Writer
 from ..quant.fused import fuse
 from ..text import blanks
-from ..text.templates import choose
-from ..text.tokenizer import Tokenizer, open_tokenizer
+from ..text.tokenizer import Tokenizer
 from . import published
 from . import threads as cores
 from .beams import beam_search
@@ -31,6 +30,7 @@ from .outputs import BeamOutput, BeamRequestOutput, RequestOutput, collect
 from .params import BeamParams, SamplingParams, show
 from .reader import Reader, TextOrPair
 from .session import Session
+from .tuned import Named, Tuning
 from .vocabulary import Bounds, Vocabulary
 
 # A prompt as text, or as ids where the caller decides what is a control token.
@@ -62,8 +62,9 @@ class LLM:
     chat_template: the name of a format (bestiary show names a system's), a Jinja template, or its file;
     unless told, the model's own, or what the roster says of it.
     Memory is taken as a conversation grows, not in advance. threads: of the whole process, as PyTorch counts
-    them; None is one for each core that is available. progress: called with (bytes done, bytes in all) as the
-    weights are read.
+    them; None is one for each core that is available. adapter: a folder of PEFT's, or several in order; the
+    tokenizer and the chat template are then the last one's that brings its own. progress: called with (bytes
+    done, bytes in all) as the weights are read.
 
     Raises HubError for a name that is not here; CheckpointError, ConfigError, TokenizerError or TemplateError
     for a file that is refused; RequestError for an argument out of its bounds.
@@ -78,6 +79,7 @@ class LLM:
         context: int | None = None,
         threads: int | None = None,
         chat_template: str | Path | None = None,
+        adapter: Named | Sequence[Named] | None = None,
         progress: Progress | None = None,
     ) -> None:
         place, count = _device(device), cores.checked(threads)
@@ -85,9 +87,10 @@ class LLM:
         torch.set_num_threads(count)
         keep_freed()
         # The small files first: what is wrong with them is said before gigabytes are read.
-        self.tokenizer: Tokenizer = open_tokenizer(self.path)
-        self.template = choose(self.path, self.tokenizer, chat_template)
-        loaded = load(self.path, device=place, dtype=dtype, progress=progress)
+        self.tuning = Tuning(adapter)
+        self.tokenizer: Tokenizer = self.tuning.tokenizer(self.path)
+        self.template = self.tuning.template(self.path, self.tokenizer, chat_template)
+        loaded = self.tuning.attach(load(self.path, device=place, dtype=dtype, progress=progress))
         fuse(loaded.model)
         self.context = _context(context, loaded.context)
         self._ends = published.ends(self.tokenizer, loaded, self.path)
