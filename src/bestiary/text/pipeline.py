@@ -191,6 +191,8 @@ class PipelineTokenizer:
         parts = {"normalizer": pipeline.normalizer, "pre_tokenizer": pipeline.pre_tokenizer}
         self._skeleton = json.dumps(_NOTHING | parts)
         self._model = model
+        # What it is made of, every added token among them.
+        self.pipeline = replace(pipeline, model=model, added=self._added)
         with guarded("the tokenizer cannot be built"):
             self._full = model.build()
             self._finding: dict[frozenset[str] | None, tokenizers.Tokenizer] = {}

@@ -63,7 +63,7 @@ class SentencePieceTokenizer:
                 raise TokenizerError(f"control token {name[:80]!r} has id {number}, and {pieces[name]}")
         self._controls = frozenset(self.control.values())
         types = [CONTROL if i in self._controls else kind for i, kind in enumerate(proto.types)]
-        self._proto, self._legacy = replace(proto, types=types), legacy
+        self._proto, self.legacy = replace(proto, types=types), legacy
         self._proto.check()
         self._tokens = {token.content: token for token in added if token.id != proto.unknown}
         names = {number: name for name, number in self.control.items()}
@@ -81,6 +81,16 @@ class SentencePieceTokenizer:
             dict(self.control) | {name: self._tokens[name].id for name in outside} | {unknown: proto.unknown}
         )
         self._library = _library(self._proto)
+
+    @property
+    def model(self) -> ModelProto:
+        """The SentencePiece model, its control pieces marked."""
+        return self._proto
+
+    @property
+    def names(self) -> Mapping[int, str]:
+        """The spellings of control tokens and of added ones, which may lie beyond the model's pieces."""
+        return self._names
 
     @functools.cached_property
     def _unprefixed(self) -> sentencepiece.SentencePieceProcessor:
@@ -114,7 +124,7 @@ class SentencePieceTokenizer:
     def _words(self, text: str, *, first: bool = True) -> list[int]:
         if not text:
             return []
-        if first or self._legacy:
+        if first or self.legacy:
             ids: list[int] = self._library.encode(text)
             return ids
         # transformers' LlamaTokenizer with legacy=False: a space at the start is kept by hiding it behind a

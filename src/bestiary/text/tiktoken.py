@@ -143,7 +143,7 @@ class TiktokenTokenizer:
         self._pieces = {rank: token for token, rank in ranks.items()}
         self._spellings = {number: name.encode() for name, number in self.control.items()}
         self.vocab_size = max([len(ranks), *(number + 1 for number in self._spellings)])
-        self._ranks, self._pattern = ranks, system.pattern
+        self.ranks, self.pattern = ranks, system.pattern
         self._normal: Callable[[str], str] = (
             functools.partial(unicodedata.normalize, "NFC") if system.nfc else str
         )
@@ -153,7 +153,7 @@ class TiktokenTokenizer:
     def _encoding(self, pattern: str) -> tiktoken.Encoding:
         with guarded("the tiktoken vocabulary cannot be used"):
             return tiktoken.Encoding(
-                "bestiary", pat_str=pattern, mergeable_ranks=self._ranks, special_tokens={}
+                "bestiary", pat_str=pattern, mergeable_ranks=self.ranks, special_tokens={}
             )
 
     @functools.cached_property
@@ -184,7 +184,7 @@ class TiktokenTokenizer:
         from tokenizers import Regex, pre_tokenizers
 
         # The other library's engine splits the same words by the same pattern, and has no such limit.
-        words = pre_tokenizers.Split(Regex(self._pattern), "isolated").pre_tokenize_str(text)
+        words = pre_tokenizers.Split(Regex(self.pattern), "isolated").pre_tokenize_str(text)
         return [one for word, _ in words for one in self._whole.encode_ordinary(word)]
 
     def decode(self, ids: Iterable[int], *, control: bool = False, continues: bool = False) -> str:
