@@ -21,7 +21,7 @@ from .quant import repository
 from .tensors import Rules
 
 # Keys that tell of integer weights. A file without any holds what was made of them, whatever its config says.
-WIDENED = frozenset({"quantization_bit", "quantization_bit_width"})
+WIDENED = frozenset({"quantization_bit", "quantization_bit_width", "quantization_embeddings"})
 # Kinds of checkpoints that have one model each, which was released without a config.json.
 RELEASED: Mapping[str, Mapping[str, object]] = {"jax": grok.RELEASED, "sat": glm130b.RELEASED}
 

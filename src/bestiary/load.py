@@ -21,6 +21,7 @@ from .files.safetensors import write
 from .formats import FORMATS
 from .models import Decoder, EncoderDecoder, Model
 from .quant.linear import PackedEmbedding, PackedLinear
+from .quant.rows import RowScaledEmbedding
 from .tensors import Match, Use, match, some
 
 # Bytes done, bytes in all: called as the weights are taken in.
@@ -100,6 +101,9 @@ def load(
     kind = _compute_dtype(dtype, device, checkpoint)
     found = match(rules, checkpoint.entries, {name: id(t) for name, t in _tensors(model).items()})
     found.check(checkpoint.path)
+    for part in model.modules():
+        if isinstance(part, RowScaledEmbedding):  # its tensors are integers in any case
+            part.dtype = kind
     _fill(model, checkpoint, found, kind, device, progress)
     return Loaded(model.eval(), described, checkpoint, found, kind)
 

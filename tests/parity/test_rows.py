@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from bestiary.context import Full
 from bestiary.errors import CheckpointError
 from bestiary.load import Loaded, load, published
 from bestiary.quant.rows import HalfRowScaled, RowScaled
@@ -85,3 +87,36 @@ def test_integers_swapped_in_are_not_saved_as_floats() -> None:
     swap(loaded.decoder, LINEARS, RowScaled.of)
     with pytest.raises(CheckpointError, match="was replaced since the model was loaded"):
         published(loaded)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_both_ends_in_integers(bits: int, tmp_path: Path) -> None:
+    """chatglm-6b-int4-qe: one table for embedding and head, as its QuantizedEmbedding holds it."""
+    config = json.loads((STORED / "chatglm1-6b" / "config.json").read_text())
+    floats, packed = load_file(STORED / "chatglm1-6b" / "model.safetensors"), dict[str, Tensor]()
+    for name, tensor in floats.items():
+        if not name.endswith("weight") or tensor.ndim < 2:
+            packed[name] = tensor
+            continue
+        linear = nn.Linear(tensor.shape[1], tensor.shape[0], bias=False)
+        linear.weight = nn.Parameter(tensor)
+        made = RowScaled.of(linear, bits=bits)
+        packed |= {name: made.weight, f"{name}_scale": made.weight_scale}
+        floats[name] = made.dequantize()
+    said = {"quantization_bit": bits, "quantization_embeddings": True}
+    for folder, tensors, keys in (("plain", floats, {}), ("packed", packed, said)):
+        (tmp_path / folder).mkdir()
+        save_file({k: t.clone() for k, t in tensors.items()}, tmp_path / folder / "model.safetensors")
+        (tmp_path / folder / "config.json").write_text(json.dumps(config | keys))
+    plain, loaded = load(tmp_path / "plain"), load(tmp_path / "packed")
+    ids = torch.tensor([[9, 8, 201, 204, 7, 6], [5, 201, 204, 3, 2, 1]])
+    with torch.inference_mode():
+        got, want = (one.model(ids, Full.of(ids, None, one.model.prompt(ids))) for one in (loaded, plain))
+    assert_close(got, want, 2e-4, "logits")
+    saved = published(loaded)
+    assert saved.keys() | loaded.match.dropped == packed.keys()
+    assert all(torch.equal(tensor, packed[name]) for name, tensor in saved.items())
+    assert loaded.model.get_submodule("embed").weight is loaded.model.get_submodule("head").weight
+    half = load(tmp_path / "packed", dtype="bfloat16").model
+    with torch.inference_mode():
+        assert half(ids, Full.of(ids, None, half.prompt(ids))).dtype == torch.bfloat16

@@ -10,7 +10,7 @@ from torch import nn
 from ..bricks import MLP, Attention, BlankReader, BlankRotary2D, DeepNorm, HalfPlain, Heads, Rotary
 from ..config import ACTIVATIONS, MOST_LAYERS, Config
 from ..models import Decoder
-from ..quant.rows import RowScaled
+from ..quant.rows import RowScaled, RowScaledEmbedding
 from ..swap import swap
 from ..tensors import DROP, ByHead, Rules
 from . import ptuning
@@ -52,7 +52,10 @@ def build(c: Config) -> Decoder:
     embed, head = ends(c, width, tied=True)
     model = Decoder(embed, layers, norm(), head, reader=reader)
     quantised(c, model, RowScaled)
-    c.must("quantization_embeddings", False)
+    if c.flag("quantization_embeddings", False):
+        # One table for both ends (chatglm-6b-int4-qe).
+        both = RowScaled.like(head, bits=c.count("quantization_bit"))
+        model.embed, model.head = RowScaledEmbedding(both), both
     return ptuning.tuned(c, model, width, table=width)
 
 

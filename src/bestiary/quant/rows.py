@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from .linear import PackedLinear
 
-__all__ = ["HalfRowScaled", "RowScaled"]
+__all__ = ["HalfRowScaled", "RowScaled", "RowScaledEmbedding"]
 
 # Output channels that are widened at once: what bounds the memory of a step, not what is computed.
 _STRIPE = 1024
@@ -81,9 +81,7 @@ class RowScaled(nn.Module):
 
     def integers(self, rows: slice = slice(None)) -> Tensor:
         """Return q of some rows: int8 (rows, in)."""
-        packed = self.weight[rows]
-        # Both shifts carry the sign.
-        return packed if self.bits == 8 else torch.stack((packed >> 4, packed << 4 >> 4), -1).flatten(1)
+        return _integers(self.weight[rows], self.bits)
 
     def dequantize(self, rows: slice = slice(None)) -> Tensor:
         """Return some rows of W: float32 (rows, in)."""
@@ -109,3 +107,38 @@ class HalfRowScaled(RowScaled):
     def dequantize(self, rows: slice = slice(None)) -> Tensor:
         """Return some rows of W: float32 (rows, in), each value one of float16."""
         return super().dequantize(rows).half().float()
+
+
+class RowScaledEmbedding(nn.Module):
+    """A table of vectors in 8 or 4 bits, of which only the rows asked for are made: RowScaled's W, by row.
+
+    Holds RowScaled's tensors, and may share them with a head. ids (...) of an integer dtype, result (...,
+    embedding_dim) of `dtype`.
+    """
+
+    weight: Tensor
+    weight_scale: Tensor
+
+    def __init__(self, table: RowScaled, *, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.num_embeddings, self.embedding_dim = table.out_features, table.in_features
+        self.bits, self.dtype = table.bits, dtype
+        self.register_buffer("weight", table.weight)
+        self.register_buffer("weight_scale", table.weight_scale)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Look up ids (...). IndexError, as of nn.Embedding, for an id outside of the table."""
+        flat = ids.flatten()
+        q = _integers(self.weight.index_select(0, flat), self.bits)
+        vectors = q.float() * self.weight_scale.index_select(0, flat).float()[:, None]
+        return vectors.to(self.dtype).view(*ids.shape, self.embedding_dim)
+
+    def extra_repr(self) -> str:
+        """Say the sizes and the bits, as nn.Embedding does."""
+        return f"{self.num_embeddings}, {self.embedding_dim}, {self.bits} bits a weight, dtype={self.dtype}"
+
+
+def _integers(packed: Tensor, bits: int) -> Tensor:
+    """Return q, int8, of packed rows."""
+    # Both shifts carry the sign.
+    return packed if bits == 8 else torch.stack((packed >> 4, packed << 4 >> 4), -1).flatten(1)
