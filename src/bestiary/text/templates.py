@@ -14,6 +14,7 @@ from .chat import ChatTemplate
 from .tokenizer import Tokenizer
 
 Json = Any
+_TEMPLATE_FILES = (".jinja", ".jinja2", ".j2", ".txt")
 
 _FILE_LIMIT = 16 << 20
 _NAMED = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
@@ -47,11 +48,9 @@ def _given(given: str | Path, tokenizer: Tokenizer) -> ChatTemplate:
         return ChatTemplate(str(given), tokenizer)
     if str(given) in prompts.named():
         return ChatTemplate(prompts.get(str(given)), tokenizer)
-    if not (file := Path(given)).is_file():
-        try:
-            prompts.get(str(given))
-        except RequestError as error:
-            raise RequestError(f"{error}, and no file either") from error
+    file = Path(given)
+    if not file.is_file() and file.suffix not in _TEMPLATE_FILES and len(file.parts) == 1:
+        prompts.get(str(given))
     try:
         source = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -97,10 +97,11 @@ def test_a_model_without_a_template_is_no_chat_model(bestiary: Bestiary, model: 
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(said))
     ran = bestiary("chat", tmp_path, "-p", "hello")
     assert ran.code == 2
-    assert (
-        ran.err
-        == f"error: {tmp_path} has no chat template: it only continues text\n  try: bestiary generate\n"
-    )
+    assert ran.err.startswith(f"error: {tmp_path} has no chat template: it is a base model, or its files lack")
+    assert "try: bestiary generate; or --chat-template NAME" in ran.err
+    assert bestiary("chat", tmp_path, "-p", "hello", "--chat-template", "chatml", "-n", "2").code == 0
+    ran = bestiary("chat", tmp_path, "-p", "hello", "--chat-template", "vicunna-v1.1")
+    assert (ran.code, "did you mean 'vicuna-v1.1'" in ran.err) == (2, True)
 
 
 def test_turns_are_remembered(talk: Talk, llm: LLM) -> None:
