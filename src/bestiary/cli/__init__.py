@@ -36,8 +36,10 @@ COMMANDS = {
     "score": "how likely a text is, or each of several choices after it",
     "pull": "download a model",
     "adopt": "make a model of a difference and its base, of adapters, of another program's files",
+    "convert": "write a model as GGUF, packed or not, or as safetensors",
     "list": "find a system of the roster; --here: the models on this machine",
     "show": "what a system is, what it was made from, its licence; and a model's sizes, memory, tokenizer",
+    "fit": "what a model needs: memory and speed in every precision, before a download",
     "licence": "may it be used: the licences from a model back to what it was made from",
     "render": "a conversation exactly as a model reads it, in the colours of who says what",
     "prove": "that a system, or a model here, computes what its authors' code does: PASS or FAIL",
@@ -174,7 +176,7 @@ def _command(name: str) -> Command:
             return Command(generate.configure, generate.run)
         case "embed" | "classify" | "fill-mask" | "score":
             return _reading(name)
-        case "list" | "show" | "licence" | "render" | "prove":
+        case "list" | "show" | "fit" | "licence" | "render" | "prove":
             return _roster(name)
         case "adopt":
             from . import adopt
@@ -184,6 +186,10 @@ def _command(name: str) -> Command:
             from . import pull
 
             return Command(pull.configure, pull.run)
+        case "convert":
+            from . import convert
+
+            return Command(convert.configure, convert.run)
         case "tokenize":
             from . import tokenize
 
@@ -214,6 +220,10 @@ def _roster(name: str) -> Command:
             from . import prove
 
             return Command(prove.configure, prove.run)
+        case "fit":
+            from . import fit
+
+            return Command(fit.configure, fit.run)
         case "licence":
             from . import licence
 

@@ -63,6 +63,21 @@ def plan(loaded: Loaded, *, kind: str | None, name: str) -> Plan:
     return Plan(metadata, tuple(tensors), fallen, tuple(_notes(row, said, loaded.model, target)))
 
 
+def config(loaded: Loaded) -> dict[str, object]:
+    """Return the config.json that GGUF's metadata of a model amount to.
+
+    Raises RequestError for a model that no architecture computes.
+    """
+    if not isinstance(loaded.model, Decoder):
+        raise RequestError(f"{loaded.checkpoint.path} is no decoder, and has no config.json to be made of it")
+    row, said, found, _ = _row(loaded, loaded.model)
+    metadata = {"general.architecture": row.kind} | {
+        f"{row.kind}.{key}": value for key, value in said.items()
+    }
+    there = frozenset(name for use in found for name in use.published)
+    return gguf.described(metadata, there, _factors(loaded.model))[0]
+
+
 def _row(loaded: Loaded, model: Decoder) -> tuple[Architecture, dict[str, object], list[Use], nn.Module]:
     """Return the architecture that computes what a model computes, its metadata, its names, and its
     bricks."""

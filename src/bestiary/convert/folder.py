@@ -1,0 +1,179 @@
+"""A loaded model as Hugging Face publishes models: config.json, safetensors in shards, the tokenizer's
+files."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..config import Config
+from ..describe import empty
+from ..errors import RequestError
+from ..families import family
+from ..files import safetensors
+from ..files.writing import Planned, Progress, replacing
+from ..load import FLOATS, Loaded
+from ..quant import repository
+from ..tensors import Use
+from . import gguf
+from .likeness import changes, differences
+from .names import uses
+from .weights import Weights, names, planned
+
+SHARD = 5_000_000_000  # bytes, as the hub's own files
+# Kinds of files whose names are those of Hugging Face's classes; the others' are their authors' own.
+_PUBLISHED = ("safetensors", "bin")
+# What a tokenizer and its prompts are, beside the weights.
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json", "merges.txt", "vocab.txt", "spiece.model", "sentencepiece.model", "sentencepiece.bpe.model",
+    "chat_template.jinja", "chat_template.json", "generation_config.json", "preprocessor_config.json",
+)  # fmt: skip
+# Keys that tell of packed weights.
+_PACKED = frozenset({repository.KEY, "quantization_bit", "quantization_bit_width"})
+_PATTERNS = ("*.model", "*.tiktoken", "LICENSE*", "README.md", "USE_POLICY*", "NOTICE*")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a folder will hold. config: its config.json. copied: files that go as they are."""
+
+    config: Mapping[str, object]
+    tensors: tuple[Planned, ...]
+    copied: tuple[Path, ...]
+    notes: tuple[str, ...]
+
+
+def plan(loaded: Loaded, *, kind: str | None, tokenizer: bool) -> Plan:
+    """Plan the folder of a model.
+
+    kind: f32, f16 or bf16, None for each tensor's own. Raises RequestError for packed weights without a kind,
+    and for models whose family has no such form.
+    """
+    config, found, weights, heads = _named(loaded)
+    tensors = []
+    for use in found:
+        dtypes = dict.fromkeys(use.published, _dtype(use, weights, kind, loaded))
+        tensors += planned(use, weights, dtypes=dtypes, heads=heads(use))
+    if kind is not None:
+        said = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}[kind]
+        config = {**config, ("dtype" if "dtype" in config else "torch_dtype"): said}
+    folder = loaded.checkpoint.path if loaded.checkpoint.path.is_dir() else loaded.checkpoint.path.parent
+    copied, notes = _beside(loaded, folder) if tokenizer else ((), ())
+    return Plan(config, tuple(tensors), tuple(copied), tuple(notes))
+
+
+def _named(
+    loaded: Loaded,
+) -> tuple[Mapping[str, object], list[Use], Weights, Callable[[Use], int]]:
+    """Return a model's config.json, what its tensors are called there, and the weights in that form."""
+    model, config = loaded.model, dict(loaded.config)
+    whole = not any(hasattr(part, "dequantize") and not hasattr(part, "fmt") for part in model.modules())
+    native = loaded.checkpoint.kind in _PUBLISHED and "model_type" in config
+    if native and whole:
+        return config, list(loaded.match.uses), Weights(loaded, {}), lambda use: _heads(loaded, use)
+    config = {key: value for key, value in config.items() if key not in _PACKED}
+    if not native:
+        config = _translated(loaded)
+    module = family(Config(config))
+    target = empty(config)
+    if wrong := next(differences(model, target), None):
+        raise RequestError(f"{loaded.checkpoint.path} computes what no config.json says: {wrong}")
+    rules = module.TENSORS(Config(config)) if callable(module.TENSORS) else module.TENSORS
+    weights = Weights(loaded, changes(model, target))
+    return config, uses(rules, names(model)), weights, lambda use: _heads(loaded, use)
+
+
+def _translated(loaded: Loaded) -> dict[str, object]:
+    """Return the config.json of what has another description: read off the bricks, as for GGUF."""
+    if loaded.checkpoint.kind == "gguf":
+        return dict(loaded.config)
+    return gguf.config(loaded)
+
+
+def _heads(loaded: Loaded, use: Use) -> int:
+    owner: Any = loaded.model.get_submodule(use.ours[0].rpartition(".")[0].rpartition(".")[0])
+    return int(owner.slot.heads) if hasattr(owner, "slot") else 1
+
+
+def _dtype(use: Use, weights: Weights, kind: str | None, loaded: Loaded) -> str:
+    stored = weights.stored(use.ours[0])
+    entry = loaded.checkpoint.entries.get(use.published[0])
+    if entry is not None and entry.dtype not in FLOATS and stored is None:
+        return entry.dtype  # whole numbers: tables of positions and the like
+    if kind is not None:
+        return kind.upper()
+    if stored not in FLOATS:
+        raise RequestError(
+            f"{loaded.checkpoint.path} holds weights packed as {stored or 'integers'}, "
+            "which safetensors has no type for"
+            "\nTry: --type f16, which writes them as numbers: what packing lost stays lost"
+        )
+    return stored
+
+
+def _beside(loaded: Loaded, folder: Path) -> tuple[Sequence[Path], Sequence[str]]:
+    """Return the files of the tokenizer, and what is to be said of them."""
+    if loaded.checkpoint.kind == "gguf":
+        notes = ["the tokenizer of a GGUF file is not written: copy that of the model it was made from"]
+        scaling = loaded.config.get("rope_scaling")
+        if isinstance(scaling, dict) and scaling.get("rope_type") == "factors":
+            notes.append("its rotary factors are numbers, which only bestiary reads in a config.json")
+        return (), notes
+    found = {folder / name for name in TOKENIZER_FILES if (folder / name).is_file()}
+    found |= {path for pattern in _PATTERNS for path in folder.glob(pattern) if path.is_file()}
+    return sorted(found), () if found else ("there is no tokenizer beside the weights to copy",)
+
+
+def write(folder: Path, plan: Plan, *, progress: Progress | None = None) -> list[Path]:
+    """Write a planned folder and return its files: weights first, so that a config.json is of a whole
+    model."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shards = _shards(plan.tensors)
+    total, done = sum(tensor.nbytes for tensor in plan.tensors), 0
+
+    def written(nbytes: int) -> None:
+        nonlocal done
+        done += nbytes
+        if progress is not None:
+            progress(done, total)
+
+    files: list[Path] = []
+    where: dict[str, str] = {}
+    for number, shard in enumerate(shards, 1):
+        many = f"model-{number:05}-of-{len(shards):05}.safetensors"
+        files.append(folder / (many if len(shards) > 1 else "model.safetensors"))
+        where |= {tensor.name: files[-1].name for tensor in shard}
+        safetensors.write_planned(files[-1], shard, {"format": "pt"}, written=written)
+    if len(shards) > 1:
+        index = {"metadata": {"total_size": total}, "weight_map": where}
+        files.append(_text(folder / "model.safetensors.index.json", index))
+    for path in plan.copied:
+        if path.resolve() != (folder / path.name).resolve():
+            shutil.copyfile(path, folder / path.name)
+        files.append(folder / path.name)
+    return [*files, _text(folder / "config.json", plan.config)]
+
+
+def _shards(tensors: Sequence[Planned]) -> list[list[Planned]]:
+    shards: list[list[Planned]] = [[]]
+    held = 0
+    for tensor in tensors:
+        if shards[-1] and held + tensor.nbytes > SHARD:
+            shards.append([])
+            held = 0
+        shards[-1].append(tensor)
+        held += tensor.nbytes
+    return shards
+
+
+def _text(path: Path, value: object) -> Path:
+    raw = (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+    with replacing(path, len(raw)) as file:
+        file.write(raw)
+    return path
