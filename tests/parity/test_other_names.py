@@ -12,6 +12,7 @@ import transformers
 from safetensors.torch import load_file
 from torch import Tensor
 
+from bestiary.adopt import adopt, find
 from bestiary.context import Full
 from bestiary.describe import empty
 from bestiary.errors import CheckpointError, ConfigError
@@ -68,6 +69,28 @@ def test_easylm(prefix: str, tmp_path: Path) -> None:
     assert_same(loaded, want)
     save(loaded, tmp_path / "saved")
     assert_same(load(tmp_path / "saved"), want)
+
+
+def test_other_names_are_adopted(tmp_path: Path) -> None:
+    """Under Hugging Face's names, with its order of rows: what transformers wrote, bit for bit."""
+    want = tiny.make("llama", tmp_path / "hf")
+    tensors = load_file(tmp_path / "hf" / "model.safetensors")
+    for form in ("koala", "linly"):
+        folder = tmp_path / form
+        folder.mkdir()
+        if form == "koala":
+            (folder / "config.json").write_text((tmp_path / "hf" / "config.json").read_text())
+            (folder / "streaming_params").write_bytes(stream(easylm(tensors)))
+        else:
+            (folder / "config.json").write_text(json.dumps(OPTIONS))
+            heads = {"self_attn.q_proj": 6, "self_attn.k_proj": 2}
+            torch.save(linly(tensors, 3, heads), folder / "chatflow_7b.bin")
+        source = folder / "streaming_params" if form == "koala" else folder
+        adopt(find(str(source)), tmp_path / f"{form}-hf")
+        got = load_file(tmp_path / f"{form}-hf" / "model.safetensors")
+        assert got.keys() == tensors.keys()
+        assert all(torch.equal(tensor, tensors[name]) for name, tensor in got.items())
+        assert_same(load(tmp_path / f"{form}-hf"), want)
 
 
 def test_easylm_alone_is_of_llamas_sizes(tmp_path: Path) -> None:

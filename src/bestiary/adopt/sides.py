@@ -14,7 +14,7 @@ from ..adapters.pairs import halves, interleaved, neighbours
 from ..config import Config
 from ..describe import describe, empty
 from ..errors import CheckpointError
-from ..families import llama_native, mixtral
+from ..families import llama_native, mixtral, tencent_pretrain
 from ..files import Checkpoint, Entry, open_checkpoint
 from ..formats import FORMATS
 from ..models import Model
@@ -88,8 +88,14 @@ def reordered(tensor: Tensor, name: str, *, source: Model, target: Model) -> Ten
 def port(side: Side) -> tuple[Mapping[str, object], Rules] | None:
     """Return the config and the names that Hugging Face's port of a checkpoint has; None where it is one.
 
-    Meta's and Mistral's own files and GGUF have others. Other forms that are read here have none.
+    Meta's and Mistral's own files, GGUF, EasyLM's and TencentPretrain's have others. Other forms that are
+    read here have none.
     """
+    if side.config.get("model_type") == "easylm":
+        return {**side.config, "model_type": "llama", "architectures": ["LlamaForCausalLM"]}, mixtral.TENSORS
+    if "heads_num" in side.config:
+        told = tencent_pretrain.spelled(Config(side.config))
+        return {"architectures": ["LlamaForCausalLM"], **told}, mixtral.TENSORS
     if side.checkpoint.kind == "gguf":
         kept = {key: value for key, value in side.config.items() if value is not None}
         return {**kept, "architectures": ["LlamaForCausalLM"]}, mixtral.TENSORS

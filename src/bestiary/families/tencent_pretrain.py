@@ -51,16 +51,21 @@ _OTHERS = (
 
 def build(c: Config) -> Decoder:
     """Compose a LLaMA of the options of TencentPretrain. Raises ConfigError for those of other models."""
+    return llama.build(Config(spelled(c)), interleaved=True)
+
+
+def spelled(c: Config) -> dict[str, object]:
+    """Return what Hugging Face's port of such a LLaMA says in config.json. Raises as build does."""
     for key, value in _LLAMA.items():
         c.get(key)  # whose absence means another model
         c.must(key, value)
     for key in _OTHERS:
         c.must(key, False)
-    for key in ("data_processor", "max_seq_length"):
-        c.get(key, None)
+    c.get("data_processor", None)
     width, heads = c.count("hidden_size"), c.count("heads_num")
     c.must("emb_size", width)
-    spelled: dict[str, object] = {
+    return {
+        "model_type": "llama",
         "hidden_size": width,
         "num_hidden_layers": c.count("layers_num"),
         "num_attention_heads": heads,
@@ -70,8 +75,8 @@ def build(c: Config) -> Decoder:
         "rms_norm_eps": c.number("layernorm_eps", 1e-6),
         "tie_word_embeddings": c.flag("tie_weights", False),
         "vocab_size": c.count("vocab_size"),
+        "max_position_embeddings": c.count("max_seq_length", 2048),
     }
-    return llama.build(Config(spelled), interleaved=True)
 
 
 def published(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object] | None:
