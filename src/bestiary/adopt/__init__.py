@@ -17,6 +17,7 @@ from ..files.safetensors import write_planned
 from . import folder as folders
 from .arithmetic import ARITHMETICS
 from .jobs import Difference, Job, Merging, Telling
+from .prefixed import Prefixed, is_prefix
 from .sides import Side
 from .xor import is_encrypted
 
@@ -64,6 +65,8 @@ def find(
         return job
     if adapters:
         return Merging.of(path, [_local(adapter) for adapter in adapters])
+    if base is not None and is_prefix(path):
+        return Prefixed.of(path, _local(base))
     if base is not None or "delta" in path.name.lower():
         raise RequestError(
             f"how {source} differs from its base is not known here: its name is none of the roster's\n"

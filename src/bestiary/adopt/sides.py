@@ -42,7 +42,7 @@ class Side:
         checkpoint = open_checkpoint(path)
         config, rules, build = describe(checkpoint)
         model = empty(config, build)
-        found = match(rules, checkpoint.entries, _identities(model))
+        found = match(rules, checkpoint.entries, identities(model))
         found.check(checkpoint.path)
         return cls(checkpoint, config, model, found)
 
@@ -108,7 +108,7 @@ def port(side: Side) -> tuple[Mapping[str, object], Rules] | None:
 
 def uses(rules: Rules, model: Model) -> tuple[Use, ...]:
     """Return how a table of names holds a model's tensors: each under the first name that it has there."""
-    wanted = _identities(model)
+    wanted = identities(model)
     named = match(rules, [], wanted).missing
     return match(rules, named, wanted).uses
 
@@ -118,7 +118,8 @@ def _tensors(model: Model) -> dict[str, Tensor]:
     return {**parameters, **dict(model.named_buffers(remove_duplicate=False))}
 
 
-def _identities(model: Model) -> dict[str, object]:
+def identities(model: Model) -> dict[str, object]:
+    """Return a model's tensors by name, tied ones as one: what `match` wants."""
     return {name: id(tensor) for name, tensor in _tensors(model).items()}
 
 
