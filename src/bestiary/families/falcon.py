@@ -25,27 +25,35 @@ from ..tensors import DROP, ByHead, Rules
 from .ends import ends
 from .rotary import rotary
 
-TENSORS: Rules = {
+_NAMES: Rules = {
     "transformer.word_embeddings": "embed",
     "transformer.h.*.input_layernorm": "layers.*.attn_norm",
-    "transformer.h.*.ln_attn": "layers.*.attn_norm",
     # One key head is one group: Falcon 7B's layout is a case of Falcon 40B's, and RW's heads are its groups.
     "transformer.h.*.self_attention.query_key_value": ByHead("layers.*.attn"),
     "transformer.h.*.self_attention.rotary_emb": DROP,
     "transformer.h.*.self_attention.dense": "layers.*.attn.o",
     "transformer.h.*.post_attention_layernorm": "layers.*.mlp_norm",
-    "transformer.h.*.ln_mlp": "layers.*.mlp_norm",
     "transformer.h.*.mlp.dense_h_to_4h": "layers.*.mlp.up",
     "transformer.h.*.mlp.dense_4h_to_h": "layers.*.mlp.down",
     "transformer.ln_f": "norm",
     "lm_head": "head",
 }
+_TWO: Rules = {"transformer.h.*.ln_attn": "layers.*.attn_norm", "transformer.h.*.ln_mlp": "layers.*.mlp_norm"}
+
+
+def TENSORS(c: Config) -> Rules:  # noqa: N802  # a table in most families
+    """Return the names: where key heads have groups, the two norms have names of their own."""
+    return {**_TWO, **_NAMES} if _grouped(c) else _NAMES
+
+
+def _grouped(c: Config) -> bool:
+    return c.flag("new_decoder_architecture", c.text("model_type") == "RefinedWeb")
 
 
 def build(c: Config) -> Decoder:
     """Compose the bricks that a Falcon config.json describes, in today's spelling or RefinedWeb's."""
     width, bias = c.count("hidden_size"), c.flag("bias", False)
-    grouped = c.flag("new_decoder_architecture", c.text("model_type") == "RefinedWeb")
+    grouped = _grouped(c)
     queries = c.count(c.either("num_attention_heads", "n_head"), most=width)
     kv = c.count(c.either("num_kv_heads", "n_head_kv"), queries)
     shared = c.flag("multi_query", True)

@@ -17,9 +17,9 @@ from .rotary import rotary
 from .windows import windows
 
 TENSORS: Rules = {
-    **llama.TENSORS,
     "model.layers.*.mlp.c_fc": "layers.*.mlp.up",
     "model.layers.*.mlp.c_proj": "layers.*.mlp.down",
+    **llama.TENSORS,
 }
 
 
