@@ -141,3 +141,5 @@ def _print(certificate: Certificate) -> None:
     for line, row, painted in zip(columns(rows), rows, codes, strict=True):
         shown = printable(line)
         print(f"  {shown.replace(f' {row[1]} ', f' {paint(row[1], painted)} ', 1) if painted else shown}")
+    if certificate.note:
+        note(certificate.note)

@@ -54,10 +54,11 @@ class Column:
 
 @dataclass(frozen=True)
 class Certificate:
-    """What was shown of a system, or of a checkpoint on this machine."""
+    """What was shown of a system, or of a checkpoint on this machine. note: what was not looked at."""
 
     name: str
     columns: tuple[Column, ...]
+    note: str = ""
 
     @property
     def holds(self) -> bool | None:
@@ -68,4 +69,4 @@ class Certificate:
     def json(self) -> dict[str, Any]:
         """Return it as plain data."""
         columns = {column.name: column.json() for column in self.columns}
-        return {"name": self.name, "holds": self.holds, "columns": columns}
+        return {"name": self.name, "holds": self.holds, "note": self.note, "columns": columns}

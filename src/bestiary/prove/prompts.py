@@ -71,6 +71,8 @@ def rendered(name: str) -> Finding:
     """Return whether a format writes what was published of it."""
     found = vectors().get(name, ())
     what = f"{name}: {len(found)} published renderings"
+    if not found and _is_plain(name):
+        return Finding(f"{name}: the text itself", True, note="nothing stands around it")
     if not found:
         return Finding(f"{name}: published renderings", None, note="none could be had from its authors' code")
     try:
@@ -89,6 +91,11 @@ def rendered(name: str) -> Finding:
     except BestiaryError as error:
         return Finding(what, False, note=str(error))
     return Finding(what, True)
+
+
+def _is_plain(name: str) -> bool:
+    """Tell whether a format writes nothing but the question."""
+    return bare_template(name).encode([{"role": "user", "content": "a question"}]).text == "a question"
 
 
 def sha256(text: str) -> str:

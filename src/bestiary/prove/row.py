@@ -29,7 +29,15 @@ def certificate(entry: Entry, places: Places) -> Certificate:
         Column("scale", _scale(entry), _nothing(entry)),
         Column("claim", _claim(entry, places)),
     )
-    return Certificate(entry.id, columns)
+    missing = [
+        name for name in (*entry.proof.references, *entry.proof.tokenizers) if not _at_hand(name, places)
+    ]
+    note = f"{len(missing)} of its references {_NOT_HERE}" if missing else ""
+    return Certificate(entry.id, columns, note)
+
+
+def _at_hand(name: str, places: Places) -> bool:
+    return places.case(name) is not None or places.tokenizer(name) is not None
 
 
 def _nothing(entry: Entry) -> str:
@@ -53,12 +61,8 @@ def _computed(entry: Entry, places: Places) -> tuple[tuple[Finding, ...], tuple[
         read, computed = compared(case)
         load += read
         logits += computed
-    if missing := [name for name, case in found.items() if case is None]:
-        # The families' cases show the arithmetic; what is the system's own (its sizes, its scalings) is said.
-        holds = True if load else None
-        note = f"{', '.join(missing)} {_NOT_HERE}"
-        load.append(Finding("further references", holds, note=note))
-        logits.append(Finding("further references", holds, note=note))
+    if found and not load:
+        load = logits = [Finding("references", None, note=f"{', '.join(found)} {_NOT_HERE}")]
     return tuple(load), tuple(logits)
 
 
