@@ -37,7 +37,8 @@ class Row:
     options: those that are the format's values; values: others. tools: the option with tools, if any.
     tokenizer: a folder of reference tokenizers, for ids. control: tokens that it had beside its own.
     renumbered: ids that the reference gave otherwise than they were published -> the published ones.
-    text: false where the reference's text is no text. messages: those of a rendering that lists none.
+    text: false where the reference's text is no text. messages: those of a rendering that lists none, or that
+    lists what a model wrote where ours have a key for it. where: options that a rendering has.
     asks: the text ends before the answer that the reference lists.
     bos, eos: how a model without that tokenizer spells them.
     """
@@ -58,6 +59,7 @@ class Row:
     renumbered: Mapping[str, int] = field(default_factory=dict)
     text: bool = True
     messages: tuple[Mapping[str, Any], ...] = ()
+    where: Mapping[str, Any] = field(default_factory=dict)
     asks: bool = False
     bos: str = "<s>"
     eos: str = "</s>"
@@ -68,6 +70,7 @@ class Row:
             and self.source in entry["source"]
             and entry["case"].startswith(self.case)
             and self.authority in ("", entry["authority"])
+            and self.where.items() <= entry.get("options", {}).items()
         )
 
 
