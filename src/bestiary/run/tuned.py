@@ -9,6 +9,7 @@ from pathlib import Path
 from .. import adapters, hub
 from ..adapters import Adapter
 from ..adopt.folder import has_tokenizer
+from ..errors import RequestError
 from ..load import Loaded
 from ..text.chat import ChatTemplate
 from ..text.templates import choose
@@ -28,7 +29,15 @@ class Tuning:
         self.adapters: list[Adapter] = [adapters.read(_local(fspath(name))) for name in named]
 
     def tokenizer(self, path: Path) -> Tokenizer:
-        """Return the tokenizer of the last adapter that brings one, or else the model's own."""
+        """Return the tokenizer of the last adapter that brings one, or else the model's own.
+
+        Raises RequestError for a model that is an adapter, and as open_tokenizer does.
+        """
+        if adapters.is_adapter(path):
+            base = adapters.read(path).base or "its base"
+            raise RequestError(
+                f"{path} is an adapter, and no model by itself\nTry: {base} with --adapter {path}"
+            )
         return open_tokenizer(next((folder for folder in self._folders() if has_tokenizer(folder)), path))
 
     def template(self, path: Path, tokenizer: Tokenizer, given: str | Path | None) -> ChatTemplate | None:

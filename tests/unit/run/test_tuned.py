@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bestiary import LLM, CheckpointError, SamplingParams
+from bestiary import LLM, CheckpointError, RequestError, SamplingParams
 from bestiary.adopt import adopt, find
 from bestiary.cli import main
 from tests import adapted
@@ -60,6 +60,12 @@ def test_an_adapter_of_another_model(folder: Path, tmp_path: Path) -> None:
     other = adapted.write(tmp_path / "a", {f"{path}.lora_A.weight": a, f"{path}.lora_B.weight": b})
     with pytest.raises(CheckpointError, match="64 to 64 channels"):
         LLM(folder, threads=1, adapter=other)
+
+
+def test_an_adapter_is_no_model(tmp_path: Path) -> None:
+    """Also where a tokenizer lies beside it."""
+    with pytest.raises(RequestError, match="no model by itself\nTry: somebody/base with --adapter"):
+        LLM(written(tmp_path / "a"), threads=1)
 
 
 def test_the_command_says_what_was_attached(
