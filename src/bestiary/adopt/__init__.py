@@ -6,7 +6,7 @@ adopt(job, "vicuna-7b")                               # a folder: safetensors, c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from .. import hub, roster
 from ..adapters import is_adapter, read
 from ..errors import HubError, RequestError
 from ..files.safetensors import write_planned
+from ..hub.cache import RECORD, repository
 from . import folder as folders
 from .arithmetic import ARITHMETICS
 from .jobs import Difference, Job, Merging, Telling
@@ -49,7 +50,7 @@ def find(
     if how is not None and how not in ARITHMETICS:
         raise RequestError(f"--how {how[:40]!r} is no arithmetic known here\nTry: {', '.join(ARITHMETICS)}")
     path, known = _local(source), _published(source)
-    if path.is_dir() and (path / folders.RECORD).is_file():
+    if path.is_dir() and (path / RECORD).is_file():
         raise RequestError(f"{path} was adopted already: it is a model\nTry: bestiary chat {path}")
     if is_adapter(path):
         return _adapter(path, known, base, adapters)
@@ -106,8 +107,16 @@ def adopt(job: Job, to: str | Path, *, progress: Progress | None = None) -> Adop
         Side.open(made)  # what was written is a model
         hashed = {what: folders.digests(files, step) for what, files in inputs.items()}
         notes = tuple(job.notes())
-        folders.record(made, {"made": job.told, "from": hashed, "notes": list(notes)})
+        origin = _origin(inputs)
+        known = {} if origin is None else {"checkpoint": origin}
+        folders.record(made, {**known, "made": job.told, "from": hashed, "notes": list(notes)})
     return Adopted(to, nbytes, tokenizer, notes)
+
+
+def _origin(inputs: Mapping[str, list[Path]]) -> str | None:
+    """Return the hub name of what was adopted: of several, the last that is no base."""
+    names = [repository(files[-1]) for what, files in inputs.items() if what != "base"]
+    return next((name for name in reversed(names) if name is not None), None)
 
 
 def _adapter(path: Path, known: roster.Checkpoint | None, base: str | None, more: Sequence[str]) -> Merging:

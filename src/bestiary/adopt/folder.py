@@ -13,8 +13,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from ..errors import CheckpointError, RequestError
+from ..hub.cache import RECORD
 
-RECORD = "adopted.json"
 _CHUNK = 4 << 20
 
 # A tokenizer and what is said of answers, as published folders call them.

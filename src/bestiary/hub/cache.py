@@ -16,10 +16,13 @@ from pathlib import Path
 
 from .. import roster
 from ..errors import HubError
+from ..files.paths import read_json
 from .names import Name
 
 # Best first: a folder with both kinds is read as the first.
 WEIGHTS = (".safetensors", ".bin", ".gguf")
+# What `bestiary adopt` writes into a folder that it makes: from what, and how.
+RECORD = "adopted.json"
 # Other things that are saved as .bin beside a model's weights.
 NOT_WEIGHTS = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state.*)\.bin|consolidated.*")
 SHARD = re.compile(r"(?P<stem>.+)-(?P<at>\d{5})-of-(?P<of>\d{5})(?P<kind>\.\w+)")
@@ -141,6 +144,14 @@ def repository(path: Path) -> str | None:
         return None
     name, *_ = path.relative_to(folder).parts or ("",)
     return name.removeprefix("models--").replace("--", "/", 1) if name.startswith("models--") else None
+
+
+def origin(path: Path) -> str | None:
+    """The hub name of the checkpoint that a path is, or that a folder was adopted from; None for another."""
+    if (name := repository(path)) is not None or not (path / RECORD).is_file():
+        return name
+    said = read_json(path / RECORD, limit=1 << 20).get("checkpoint")
+    return said if isinstance(said, str) else None
 
 
 def own_models() -> Iterator[Local]:

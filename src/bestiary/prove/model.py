@@ -215,7 +215,7 @@ def _named(name: str | None, tokenizer: Tokenizer) -> ChatTemplate:
 
 def _scale(loaded: Loaded, path: Path) -> Finding:
     """Compare the parameters with the published number, for a repository whose size is known."""
-    repository = cache.repository(path)
+    repository = cache.origin(path)
     row = by_id().get(repository or "")
     parameters = [parameter.numel() for parameter in loaded.model.parameters()]
     packed = any(type(module).__name__.startswith("Packed") for module in loaded.model.modules())

@@ -13,7 +13,6 @@ def bare(control: Iterable[str]) -> PipelineTokenizer:
 
     What it encodes has the right text, and the right owner of each character; the model has other tokens.
     """
-    vocab = {character: byte for character, byte in stream.BYTE_OF.items()}
     added = tuple(Added(256 + i, name) for i, name in enumerate(dict.fromkeys(control)))
     special = Special(control={token.content: token.id for token in added})
-    return bpe.byte_level(Model("BPE", vocab, merges=[]), patterns.byte_level(), None, special, added)
+    return bpe.byte_level(Model("BPE", dict(stream.BYTE_OF), merges=[]), patterns.byte_level(), None, special, added)

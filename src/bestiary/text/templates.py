@@ -24,7 +24,7 @@ def choose(path: Path, tokenizer: Tokenizer, given: str | Path | None = None) ->
     """Return the chat template of a model; None where it has none, as a base model.
 
     given: the name of a format ("vicuna-v1.1"), a Jinja template, or a file with one. Otherwise the model's own
-    files count, and then what the roster says of the repository that it was pulled from.
+    files count, and then what the roster says of the checkpoint that it was pulled as, or adopted from.
     Raises TemplateError: it cannot be read, or is another model's. RequestError: no format has that name.
     """
     if given is not None:
@@ -37,7 +37,7 @@ def choose(path: Path, tokenizer: Tokenizer, given: str | Path | None = None) ->
 
 def published_format(path: Path) -> str | None:
     """Return the name of the format that a pulled checkpoint was trained with, as the roster has it."""
-    repository = cache.repository(path)
+    repository = cache.origin(path)
     entry = roster.find(repository) if repository is not None else None
     ones = entry.checkpoints if entry is not None else ()
     return next((one.prompt for one in ones if one.id.lower() == str(repository).lower()), None)

@@ -17,6 +17,7 @@ from bestiary.cli import main
 from bestiary.context import Full
 from bestiary.errors import BestiaryError, CheckpointError, RequestError
 from bestiary.load import Loaded, load, published
+from bestiary.text.templates import published_format
 from tests import adapted, native, tiny
 
 IDS = torch.arange(3, 23).view(2, 10)
@@ -164,3 +165,20 @@ def test_the_command(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "is not empty, and nothing is overwritten" in capsys.readouterr().err
     assert main(["adopt", str(tmp_path / "out"), "--to", str(tmp_path / "again")]) == 2
     assert "was adopted already" in capsys.readouterr().err
+
+
+def test_what_was_pulled_is_asked_as_the_roster_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder that was made of a checkpoint of the roster keeps its name, and with it its format."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    snapshot = tmp_path / "hub/models--lmsys--vicuna-7b-v1.3/snapshots/abc"
+    tiny.make("llama", snapshot)
+    torch.save(load_file(snapshot / "model.safetensors"), snapshot / "pytorch_model.bin")
+    (snapshot / "model.safetensors").unlink()
+    refs = snapshot.parents[1] / "refs"
+    refs.mkdir()
+    (refs / "main").write_text("abc")
+    adopt(find("lmsys/vicuna-7b-v1.3"), tmp_path / "made")
+    assert json.loads((tmp_path / "made/adopted.json").read_text())["checkpoint"] == "lmsys/vicuna-7b-v1.3"
+    assert published_format(tmp_path / "made") == published_format(snapshot) == "vicuna-v1.1"
+    adopt(find(str(shutil.copytree(snapshot, tmp_path / "copy"))), tmp_path / "again")
+    assert published_format(tmp_path / "again") is None

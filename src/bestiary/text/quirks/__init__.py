@@ -96,7 +96,7 @@ def wrong_ids(path: Path) -> Mapping[str, int]:
 
 
 def _pulled(file: Path) -> Quirks | None:
-    repository = cache_of_hub.repository(file)
+    repository = cache_of_hub.origin(file) or cache_of_hub.origin(file.parent)
     entry = None if repository is None else roster.find(repository)
     name = None if entry is None or entry.tokenizer is None else entry.tokenizer.quirks
     return None if name is None else find(name)
