@@ -191,7 +191,7 @@ class Format:
             if name not in self.values:
                 known = ", ".join(self.values) or "none"
                 raise RequestError(f"the format {self.name} has no value {name!r}; it has {known}")
-        now = datetime.datetime.now()
+        now = datetime.datetime.now().astimezone()  # with the name of its zone
         usual = {
             name: now.strftime(text.removeprefix(_NOW)) if text.startswith(_NOW) else text
             for name, text in self.values.items()
