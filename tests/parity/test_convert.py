@@ -9,6 +9,7 @@ from typing import Any
 import gguf
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from bestiary.context import Full
@@ -18,8 +19,8 @@ from bestiary.errors import RequestError, TokenizerError
 from bestiary.load import Loaded, load
 from bestiary.text.tokenizer import open_tokenizer
 from tests import tiny
-from tests.goldens import cases, meta
-from tests.unit.text.tokenizers_made import byte_level_json, llama_json, made
+from tests.goldens import cases, decoders, meta
+from tests.unit.text.tokenizers_made import byte_level_json, llama_json
 
 # Tiny model -> the architecture that it is written as.
 WRITTEN = {
@@ -90,6 +91,45 @@ def assert_known_to_gguf_py(file: Path) -> None:
         if isinstance(value, str) and key.isupper()
     }
     assert {key for key in reader.fields if not key.startswith("GGUF.")} <= known
+
+
+# Ways to compute that transformers' defaults are not, and those that only reference cases have.
+MADE: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "mixtures": ("qwen2moe", "Qwen2MoeConfig", tiny.QWEN_MOE),
+    "behind": ("olmo2", "Olmo2Config", {}),
+    "tied": ("gemma", "GemmaConfig", {"head_dim": 12, "tie_word_embeddings": True}),
+}
+REFERENCES = {
+    "deepseek-moe-16b": "deepseek", "orion-14b": "orion", "chatglm2-6b": "chatglm",
+    "internlm2-7b": "internlm2",
+    "chatglm3-6b": "chatglm", "xverse-13b": "llama", "baichuan-7b": "llama",
+    "aquila-7b": "llama", "mpt-30b": "mpt", "redpajama-3b": "gptneox", "falcon-40b-oldconfig": "falcon",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_more_ways_to_compute(name: str, tmp_path: Path) -> None:
+    kind, config, changes = MADE[name]
+    tiny.MODELS[name] = tiny.ALL[name] = (config, changes)
+    tiny.make(name, tmp_path)
+    del tiny.MODELS[name], tiny.ALL[name]
+    assert convert(tmp_path, tmp_path / "x.gguf", kind="f32", tokenizer=False).architecture == kind
+    wanted = logits(load(tmp_path / "model.safetensors"))
+    torch.testing.assert_close(logits(load(tmp_path / "x.gguf")), wanted, rtol=0, atol=1e-6)
+    assert_known_to_gguf_py(tmp_path / "x.gguf")
+
+
+@pytest.mark.parametrize(
+    "case", [path for path in decoders() if path.name in REFERENCES], ids=lambda path: path.name
+)
+def test_reference_cases(case: Path, tmp_path: Path) -> None:
+    file = tmp_path / "x.gguf"
+    assert convert(case, file, kind="f32", tokenizer=False).architecture == REFERENCES[case.name]
+    want, loaded = load_file(case / "expected.safetensors"), load(file)
+    ids = want["input_ids"]
+    with torch.inference_mode():
+        got = loaded.decoder(ids, Full.of(ids, None, loaded.decoder.prompt(ids)))
+    torch.testing.assert_close(got, want["logits"], rtol=0, atol=2 * meta(case)["tolerance"])
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -226,7 +266,6 @@ def test_a_tokenizer_without_a_form_is_refused_with_the_remedy(tmp_path: Path) -
     tiny.make("llama", tmp_path)
     with pytest.raises(TokenizerError, match="--no-tokenizer"):
         convert(tmp_path, tmp_path / "x.gguf")
-    assert made is not None
 
 
 @pytest.mark.parametrize(

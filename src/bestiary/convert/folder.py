@@ -28,11 +28,13 @@ SHARD = 5_000_000_000  # bytes, as the hub's own files
 # Kinds of files whose names are those of Hugging Face's classes; the others' are their authors' own.
 _PUBLISHED = ("safetensors", "bin")
 # What a tokenizer and its prompts are, beside the weights.
-TOKENIZER_FILES = (
-    "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json", "merges.txt", "vocab.txt", "spiece.model", "sentencepiece.model", "sentencepiece.bpe.model",
-    "chat_template.jinja", "chat_template.json", "generation_config.json", "preprocessor_config.json",
+_TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt", "spiece.model",
+    "sentencepiece.model", "sentencepiece.bpe.model",
+)  # fmt: skip
+_BESIDE = (
+    "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
+    "chat_template.json", "generation_config.json", "preprocessor_config.json",
 )  # fmt: skip
 # Keys that tell of packed weights.
 _PACKED = frozenset({repository.KEY, "quantization_bit", "quantization_bit_width"})
@@ -125,9 +127,10 @@ def _beside(loaded: Loaded, folder: Path) -> tuple[Sequence[Path], Sequence[str]
         if isinstance(scaling, dict) and scaling.get("rope_type") == "factors":
             notes.append("its rotary factors are numbers, which only bestiary reads in a config.json")
         return (), notes
-    found = {folder / name for name in TOKENIZER_FILES if (folder / name).is_file()}
+    found = {folder / name for name in (*_TOKENIZER_FILES, *_BESIDE) if (folder / name).is_file()}
     found |= {path for pattern in _PATTERNS for path in folder.glob(pattern) if path.is_file()}
-    return sorted(found), () if found else ("there is no tokenizer beside the weights to copy",)
+    spoken = any(path.name in _TOKENIZER_FILES or path.suffix in (".model", ".tiktoken") for path in found)
+    return sorted(found), () if spoken else ("there is no tokenizer beside the weights to copy",)
 
 
 def write(folder: Path, plan: Plan, *, progress: Progress | None = None) -> list[Path]:
