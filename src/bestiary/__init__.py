@@ -59,7 +59,7 @@ __all__ = [
     "load_model",
 ]
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 
 
 def __getattr__(name: str) -> object:

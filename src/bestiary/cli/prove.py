@@ -85,14 +85,22 @@ def _print_table(found: list[Certificate]) -> None:
     print(paint(lines[0], BOLD))
     for line, one in zip(lines[1:], found, strict=True):
         print(_coloured(line))
-        if one.holds is not True and (entry := listed.get(one.name)) and entry.instead:
-            print(paint(f"    {entry.instead.en}", YELLOW))
-        else:
-            for what in _wrong(one):
-                print(f"    {printable(what)}")
-    of = [one for one in found if listed[one.name].group == "list"]
-    held = [one for one in of if one.holds]
-    print(paint(f"\n{len(held)} of the {len(of)} systems of the list hold in every column", BOLD))
+        if instead := listed[one.name].instead:
+            print(paint(f"    {instead.en}", YELLOW))
+        for what in _wrong(one):
+            print(f"    {printable(what)}")
+    print(paint(f"\n{_counted([one for one in found if listed[one.name].group == 'list'])}", BOLD))
+
+
+def _counted(found: list[Certificate]) -> str:
+    """How many systems of the list hold, fail, are open, or cannot be shown whole, as their rows say."""
+    entries = roster.entries()
+    partly = [one for one in found if entries[one.name].instead and one.holds is not False]
+    whole = [one.holds for one in found if one not in partly]
+    return (
+        f"Of the {len(found)} systems of the list {whole.count(True)} hold in every column, "
+        f"{whole.count(None)} are open in some, {len(partly)} cannot be shown whole, {whole.count(False)} fail."
+    )
 
 
 def _sign(column: Column) -> str:
