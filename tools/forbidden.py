@@ -27,11 +27,15 @@ CALLS = frozenset(
     """.split()
 )
 KEYWORDS = frozenset({"trust_remote_code", "allow_pickle"})
-# After a pull nothing opens a connection, so only the hub may know how.
+# After a pull nothing but a hosted model's name opens a connection, so only they may know how.
+# The proof of the wire speaks to boto3's own stub.
 NETWORK = frozenset(
-    "socket ssl http urllib.request urllib3 ftplib smtplib requests httpx aiohttp huggingface_hub".split()
+    """
+    socket ssl http urllib.request urllib3 ftplib smtplib requests httpx aiohttp huggingface_hub
+    boto3 botocore
+    """.split()
 )
-NETWORK_IN = ("src/bestiary/hub/",)
+NETWORK_IN = ("src/bestiary/hub/", "src/bestiary/run/hosted/", "src/bestiary/prove/wire.py")
 # File -> why it may import by a name that is not written in the call.
 IMPORT_BY_NAME = {"src/bestiary/families/__init__.py": "the names are those of its own table, FAMILIES"}
 

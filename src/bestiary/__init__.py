@@ -17,6 +17,7 @@ from .errors import (
     BestiaryError,
     CheckpointError,
     ConfigError,
+    HostedError,
     HubError,
     KernelError,
     RequestError,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from .load import load as load_model
     from .run.findings import Classified, Entity, Filled, Filler, Scored
     from .run.generate import Chunk
+    from .run.hosted.model import Hosted
     from .run.llm import LLM
     from .run.outputs import BeamOutput, BeamRequestOutput, CompletionOutput, RequestOutput
     from .run.params import BeamParams, SamplingParams
@@ -47,6 +49,8 @@ __all__ = [
     "Entity",
     "Filled",
     "Filler",
+    "Hosted",
+    "HostedError",
     "HubError",
     "KernelError",
     "RequestError",
@@ -80,6 +84,10 @@ def __getattr__(name: str) -> object:
         from .run.generate import Chunk
 
         return Chunk
+    if name == "Hosted":
+        from .run.hosted.model import Hosted
+
+        return Hosted
     if name == "Session":
         from .run.session import Session
 

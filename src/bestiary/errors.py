@@ -7,6 +7,7 @@
     ├── TemplateError      a chat template is refused, failed, or passed its limits
     ├── RequestError       a value in a call or a command is out of its bounds                  (ValueError)
     ├── HubError           a name is not known here, or a download failed
+    ├── HostedError        the operator of a hosted model refused, failed or could not be reached
     └── KernelError        no kernel computes what was asked on this device
 
 Each message names the thing, the value and the remedy, so the command line can print it as it is.
@@ -65,6 +66,26 @@ class RequestError(BestiaryError, ValueError):
 
 class HubError(BestiaryError):
     """A model name that is not known here, or a download that failed."""
+
+
+class HostedError(BestiaryError):
+    """What the operator of a hosted model did not do. `model` is the name that was typed.
+
+    code: the operator's own, or the HTTP status. wait: seconds until it may be asked again, where it said so.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        reason: str,
+        *,
+        code: str | None = None,
+        remedy: str | None = None,
+        wait: float | None = None,
+    ) -> None:
+        self.model, self.reason, self.code, self.remedy, self.wait = model, reason, code, remedy, wait
+        text = f"{model}: {reason} ({code})" if code else f"{model}: {reason}"
+        super().__init__(f"{text}. {remedy}" if remedy else text)
 
 
 class KernelError(BestiaryError):

@@ -6,7 +6,8 @@
     resolve("org/name@v1.0:file.gguf")      at a branch, tag or commit; one file of it
 
 They are tried in this order: a folder called `smollm2` is reached as `./smollm2`. `resolve` reads the disk
-and nothing else; `pull` is the one function of the package that opens a connection.
+and nothing else. `pull` opens connections; beside it only the names of hosted models do (run/hosted), which
+are none of these.
 """
 
 from __future__ import annotations

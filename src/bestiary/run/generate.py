@@ -24,16 +24,17 @@ from .stops import StopStrings
 from .vocabulary import Bounds, Vocabulary
 
 # stop: an end token or a stop string. length: max_tokens, or a full context. abort: interrupted.
-FinishReason = Literal["stop", "length", "abort"]
+# content_filter: the operator of a hosted model kept the rest to itself.
+FinishReason = Literal["stop", "length", "abort", "content_filter"]
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """What one token adds to an answer.
 
-    text: what can be shown by now, which need not be this token's own. ids: the token; empty only in the
-    chunk that reports an interrupt. finish_reason: set in an answer's last chunk. index: which of the n
-    answers.
+    text: what can be shown by now, which need not be this token's own. ids: the token; empty in the chunk
+    that reports an interrupt, and in those of a hosted model. finish_reason: set in an answer's last chunk.
+    index: which of the n answers.
     """
 
     text: str

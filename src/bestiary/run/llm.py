@@ -25,6 +25,7 @@ from .beams import beam_search
 from .encode import Progress as Told
 from .findings import Classified, Entity, Filled, Scored
 from .generate import Chunk, generate
+from .hosted import Door
 from .memory import keep_freed
 from .outputs import BeamOutput, BeamRequestOutput, RequestOutput, collect
 from .params import BeamParams, SamplingParams, show
@@ -51,12 +52,13 @@ class _Request:
     stops: tuple[str, ...] = ()  # texts that end a chat model's answer, beside its tokens
 
 
-class LLM:
+class LLM(Door):
     """A model that is ready to answer.
 
     model: a name of the roster, a path, or a repository in the Hugging Face cache (see bestiary.hub). Nothing
-    is downloaded. device: "auto" is a GPU where there is one, else the CPU. dtype: what is computed in;
-    "auto" is float32 on a CPU and the file's own type on a GPU. Weights stay packed as the file has them.
+    is downloaded. The name of a hosted model makes a Hosted (run/hosted), which asks its operator.
+    device: "auto" is a GPU where there is one, else the CPU. dtype: what is computed in; "auto" is float32 on
+    a CPU and the file's own type on a GPU. Weights stay packed as the file has them.
     context: tokens of a prompt and its answer together (of an encoder-decoder: of each); None is as many as
     the model was published for.
     chat_template: the name of a format (bestiary show names a system's), a Jinja template, or its file;
@@ -84,6 +86,7 @@ class LLM:
     ) -> None:
         place, count = _device(device), cores.checked(threads)
         self.path = hub.resolve(fspath(model))
+        self.name = str(self.path)
         torch.set_num_threads(count)
         keep_freed()
         # The small files first: what is wrong with them is said before gigabytes are read.
@@ -128,7 +131,7 @@ class LLM:
         Raises RequestError, before anything is computed, for a prompt that is empty or does not fit the
         context.
         """
-        return self._complete([self._continuation(prompt) for prompt in _listed(prompts)], params)
+        return self._complete([self._continuation(prompt) for prompt in listed(prompts)], params)
 
     def beam_search(
         self, prompts: TextOrIds | Sequence[TextOrIds], params: BeamParams | None = None
@@ -138,7 +141,7 @@ class LLM:
         Raises RequestError as generate does.
         """
         params = params or BeamParams()
-        requests = [self._continuation(prompt) for prompt in _listed(prompts)]
+        requests = [self._continuation(prompt) for prompt in listed(prompts)]
         for request in requests:  # all are checked before the first is searched
             Bounds.of(self.session(), request.ids, params, request.vocabulary)
         return [self._search(request, params) for request in requests]
@@ -157,7 +160,7 @@ class LLM:
         a template with a place for them. session: the memory of one conversation. Raises RequestError for a
         model without a chat template, and as generate does.
         """
-        alone = len(messages) == 0 or _is_conversation(messages)  # the template says what is wrong with none
+        alone = len(messages) == 0 or is_conversation(messages)  # the template says what is wrong with none
         listed = cast(Sequence[Conversation], [messages] if alone else messages)
         return self._complete([self._turn(one, tools) for one in listed], params, session)
 
@@ -174,7 +177,7 @@ class LLM:
         Ctrl-C ends an answer with one more chunk, whose finish_reason is "abort", and is then raised.
         Raises RequestError at the call, as generate and chat do.
         """
-        if _is_conversation(prompt):
+        if is_conversation(prompt):
             request = self._turn(cast(Conversation, prompt), tools)
         else:
             request = self._continuation(cast(TextOrIds, prompt))
@@ -197,7 +200,7 @@ class LLM:
         progress: called with (texts done, texts in all). Raises RequestError before anything is computed.
         """
         how = {"prompt": prompt, "prompt_name": prompt_name}
-        return self._reader.embed(_several(texts), **how, truncate=truncate, progress=progress)
+        return self._reader.embed(several(texts), **how, truncate=truncate, progress=progress)
 
     def classify(
         self,
@@ -214,7 +217,7 @@ class LLM:
         RequestError for a model without such a head, and as embed does.
         """
         alone = isinstance(texts, tuple) and len(texts) == 2 and all(isinstance(one, str) for one in texts)
-        listed = [cast(TextOrPair, texts)] if alone else _several(texts)
+        listed = [cast(TextOrPair, texts)] if alone else several(texts)
         return self._reader.classify(listed, truncate=truncate, progress=progress)
 
     def tag(
@@ -224,7 +227,7 @@ class LLM:
 
         Raises RequestError as classify does.
         """
-        return self._reader.tag(_several(texts), truncate=truncate, progress=progress)
+        return self._reader.tag(several(texts), truncate=truncate, progress=progress)
 
     def fill_mask(
         self,
@@ -239,7 +242,7 @@ class LLM:
         A mask is written as the tokenizer spells it ([MASK], <mask>); other control tokens are text. Each is
         filled with the others hidden. Raises RequestError for a text without one, and as classify does.
         """
-        return self._reader.fill_mask(_several(texts), top=top, truncate=truncate, progress=progress)
+        return self._reader.fill_mask(several(texts), top=top, truncate=truncate, progress=progress)
 
     def score(
         self,
@@ -258,7 +261,7 @@ class LLM:
         probabilities, for a text without a token to score, and for what is longer than the context.
         """
         if choices is None:
-            return self._reader.score(_several(texts), progress=progress)
+            return self._reader.score(several(texts), progress=progress)
         if not isinstance(texts, str):
             raise RequestError(f"choices stand after one text, and {len(texts)} were given")
         if isinstance(choices, str):
@@ -355,17 +358,19 @@ class LLM:
         ]
 
 
-def _listed(prompts: TextOrIds | Sequence[TextOrIds]) -> Sequence[TextOrIds]:
+def listed(prompts: TextOrIds | Sequence[TextOrIds]) -> Sequence[TextOrIds]:
     """Return prompts as several; one alone is text, or ids."""
     alone = isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], int))
     return cast(Sequence[TextOrIds], [prompts] if alone else prompts)
 
 
-def _several(texts: str | Sequence[T]) -> Sequence[T | str]:
+def several(texts: str | Sequence[T]) -> Sequence[T | str]:
+    """Return texts as several; one alone is text."""
     return [texts] if isinstance(texts, str) else texts
 
 
-def _is_conversation(value: object) -> bool:
+def is_conversation(value: object) -> bool:
+    """Return whether a value is messages, not a prompt or several conversations."""
     return isinstance(value, Sequence) and len(value) > 0 and isinstance(value[0], Mapping)
 
 

@@ -41,6 +41,16 @@ class RequestOutput:
         """The text of the first answer."""
         return self.outputs[0].text
 
+    @property
+    def prompt_tokens(self) -> int | None:
+        """How many tokens the prompt has."""
+        return len(self.prompt_token_ids)
+
+    @property
+    def tokens(self) -> int | None:
+        """How many tokens all answers have together."""
+        return sum(len(one.token_ids) for one in self.outputs)
+
 
 @dataclass(frozen=True)
 class BeamOutput:
