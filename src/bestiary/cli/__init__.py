@@ -4,7 +4,7 @@ Exit codes:
     0    done
     1    a model or a file is damaged, unknown, or cannot be written
     2    the command line, or a value in a request, is wrong
-    3    a model is not on this machine, or could not be downloaded
+    3    a model is not on this machine or could not be downloaded; a hosted one did not answer
     70   a defect of this program
     130  interrupted with Ctrl-C
     141  whoever read the output went away
@@ -21,7 +21,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, NoReturn
 
-from ..errors import BestiaryError, HubError, RequestError
+from ..errors import BestiaryError, HostedError, HubError, RequestError
 from .terminal import complain
 
 DONE, FAILED, USAGE, NOT_HERE, DEFECT, INTERRUPTED, NO_READER = 0, 1, 2, 3, 70, 130, 141
@@ -51,6 +51,7 @@ COMMANDS = {
 _ERRORS: dict[type[Exception], int] = {
     RequestError: USAGE,
     HubError: NOT_HERE,
+    HostedError: NOT_HERE,
     BestiaryError: FAILED,
     OSError: FAILED,
     MemoryError: FAILED,

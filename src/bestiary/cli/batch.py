@@ -39,7 +39,7 @@ class Batch:
         end. Its name holds a hash of the prompts, the model and the parameters: another run never mixes with
         this one.
         """
-        about = hashlib.sha256(self._data + repr((llm.path, llm.context, params)).encode()).hexdigest()[:12]
+        about = hashlib.sha256(self._data + repr((llm.name, llm.context, params)).encode()).hexdigest()[:12]
         partial = self.target.with_name(f".{self.target.name}.{about}.partial")
         done = _whole_lines(partial)
         if done:
@@ -85,8 +85,8 @@ def _told(output: RequestOutput) -> dict[str, Any]:
     told = {
         "text": first.text,
         "finish_reason": first.finish_reason,
-        "prompt_tokens": len(output.prompt_token_ids),
-        "tokens": sum(len(one.token_ids) for one in output.outputs),
+        "prompt_tokens": output.prompt_tokens,
+        "tokens": output.tokens,
     }
     return told if len(output.outputs) == 1 else {**told, "texts": [one.text for one in output.outputs]}
 

@@ -24,6 +24,7 @@ from .options import (
     add_sampling,
     add_template,
     assignment,
+    folder,
     model_name,
     open_llm,
     sampling,
@@ -61,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
     with open_llm(options) as llm:
         from .talk import Talk
 
-        talk = Talk(llm, sampling(options, llm.path, max_tokens=_TOKENS), system=options.system)
+        talk = Talk(llm, sampling(options, folder(llm), max_tokens=_TOKENS), system=options.system)
         if once:
             return 130 if _print(lambda: talk.ask(prompt, _write)) == "abort" else 0
         from .reader import reader
@@ -113,6 +114,8 @@ def _print(answer: Callable[[], str]) -> str:
     sys.stdout.flush()
     if reason == "length":
         note("cut here: the most tokens of an answer (-n, /params max_tokens=2048), or the context is full")
+    elif reason == "content_filter":
+        note("the operator kept the rest to itself (content_filter)")
     elif reason == "abort":
         note("stopped")
     return reason

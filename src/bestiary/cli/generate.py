@@ -13,7 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import RequestError
-from .options import add_beams, add_loading, add_model, add_sampling, add_template, beams, open_llm, sampling
+from .options import (
+    add_beams,
+    add_loading,
+    add_model,
+    add_sampling,
+    add_template,
+    beams,
+    folder,
+    open_llm,
+    sampling,
+)
 from .terminal import note, print_json, printable, read_file, read_input
 
 if TYPE_CHECKING:
@@ -59,12 +69,12 @@ def run(options: argparse.Namespace) -> int:
 
         batch = Batch(Path(options.jsonl), Path(options.out))
         with open_llm(options) as llm:
-            return batch.run(llm, sampling(options, llm.path, max_tokens=_TOKENS))
+            return batch.run(llm, sampling(options, folder(llm), max_tokens=_TOKENS))
     text = _text(options)
     with open_llm(options) as llm:
         if options.beams is not None:
-            return _searched(llm, text, beams(options, llm.path, max_tokens=_TOKENS), as_json=options.json)
-        params = sampling(options, llm.path, max_tokens=_TOKENS)
+            return _searched(llm, text, beams(options, folder(llm), max_tokens=_TOKENS), as_json=options.json)
+        params = sampling(options, folder(llm), max_tokens=_TOKENS)
         return _as_json(llm, text, params) if options.json else _as_it_comes(llm, text, params)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import roster
 from ..errors import RequestError
+from ..run import hosted
 from .terminal import LoadingBar, amount, note
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ _SUFFIXES = {"k": 10**3, "K": 2**10, "m": 10**6, "M": 2**20}
 def add_model(parser: argparse.ArgumentParser) -> None:
     """The model, in either of two places."""
     about = (
-        "smollm2 (the default), a path to a model's folder or .gguf file, or org/name[@revision][:file.gguf]"
+        "smollm2 (the default), a path to a model's folder or .gguf file, org/name[@revision][:file.gguf], "
+        "or a hosted one, which is sent what you ask: bedrock:MODEL, openai:MODEL@https://host/v1"
     )
     parser.add_argument("model", metavar="MODEL", nargs="?", help=about)
     parser.add_argument("-m", "--model", dest="model_option", metavar="MODEL", help="the same as MODEL")
@@ -135,7 +137,10 @@ def loading(options: argparse.Namespace) -> dict[str, Any]:
 
 def open_llm(options: argparse.Namespace) -> LLM:
     """Load the model that was asked for, with a bar when it takes long."""
-    name, how = model_name(options), loading(options)
+    name = model_name(options)
+    if hosted.named(name) is not None:
+        return _open_hosted(name, options)
+    how = loading(options)
     from ..run.llm import LLM
 
     with LoadingBar(name) as bar:
@@ -147,7 +152,24 @@ def open_llm(options: argparse.Namespace) -> LLM:
     return llm
 
 
-def sampling(options: argparse.Namespace, model: Path, *, max_tokens: int) -> SamplingParams:
+def _open_hosted(name: str, options: argparse.Namespace) -> LLM:
+    """Open a hosted model. Variables such as BESTIARY_DEVICE do not concern it; options are refused."""
+    from ..run.llm import LLM
+
+    for option in ("adapter", "device", "dtype", "threads", "ctx_size"):
+        if getattr(options, option) is not None:
+            raise RequestError(f"--{option.replace('_', '-')} has no effect on {name}: its operator computes")
+    return LLM(name, chat_template=getattr(options, "chat_template", None))
+
+
+def folder(llm: LLM) -> Path | None:
+    """Where a model's own files are; None for a hosted one, which has none."""
+    from ..run.hosted.model import Hosted
+
+    return None if isinstance(llm, Hosted) else llm.path
+
+
+def sampling(options: argparse.Namespace, model: Path | None, *, max_tokens: int) -> SamplingParams:
     """The options of `add_sampling`, over what the model's folder says, over greedy.
 
     max_tokens: of an answer, where the user does not say. Raises RequestError, which names the field.
@@ -170,7 +192,7 @@ def sampling(options: argparse.Namespace, model: Path, *, max_tokens: int) -> Sa
     return SamplingParams(**{**chosen, **dict(map(assignment, options.set))})
 
 
-def beams(options: argparse.Namespace, model: Path, *, max_tokens: int) -> BeamParams:
+def beams(options: argparse.Namespace, model: Path | None, *, max_tokens: int) -> BeamParams:
     """The options of `add_beams`, over what the model's folder says; with --json, all hypotheses.
 
     max_tokens: of an answer, where the user does not say. Raises RequestError, which names the field, and for
@@ -203,14 +225,14 @@ def _refuse(options: argparse.Namespace, unset: Mapping[str, object], user: str)
             raise RequestError(f"--{name.replace('_', '-')} has no effect here: {user} uses it")
 
 
-def _generation(model: Path) -> Mapping[str, Any]:
+def _generation(model: Path | None) -> Mapping[str, Any]:
     """What the model's generation_config.json says; nothing where there is none."""
     from ..run.published import generation
 
-    return generation(model) or {}
+    return {} if model is None else generation(model) or {}
 
 
-def _published(model: Path) -> dict[str, Any]:
+def _published(model: Path | None) -> dict[str, Any]:
     """How the model's generation_config.json samples; greedy where it does not, or there is none."""
     said = _generation(model)
     keys = ("temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty", *_BOTH)

@@ -9,9 +9,11 @@ from pathlib import Path
 from ..errors import BestiaryError, RequestError
 from ..files.paths import read_json
 from ..run.generate import FinishReason
+from ..run.hosted.model import Hosted
 from ..run.llm import LLM
 from ..run.params import SamplingParams
-from ..text.chat import Message
+from ..run.session import Session
+from ..text.chat import ChatTemplate, Message
 
 _FILE_LIMIT = 64 << 20  # bytes of a saved conversation
 
@@ -23,13 +25,11 @@ class Talk:
     """
 
     def __init__(self, llm: LLM, params: SamplingParams, *, system: str | None = None) -> None:
-        self._session = llm.session()  # what only reads texts says so here
-        if llm.template is None:
-            raise RequestError(
-                f"{llm.path} has no chat template: it is a base model, or its files lack it\n"
-                "Try: bestiary generate; or --chat-template NAME, as bestiary show names a system's"
-            )
-        self.llm, self.template, self.messages = llm, llm.template, list[Message]()
+        self.llm, self.messages = llm, list[Message]()
+        self._session: Session | None = None
+        self._template: ChatTemplate | None = None
+        if not isinstance(llm, Hosted):
+            self._session, self._template = _asked(llm)
         self.params = params
         if system is not None:
             self.instruct(system)
@@ -56,7 +56,7 @@ class Talk:
         rest = self.messages[1:] if self.system is not None else self.messages
         told: list[Message] = [{"role": "system", "content": text}] if text is not None else []
         probe: list[Message] = [*told, {"role": "user", "content": "?"}]
-        if 0 in self.template.encode(probe).dropped:
+        if 0 in self._dropped(probe):
             raise RequestError(
                 f"{self.llm.path.name} has no place for a system message; it would not be read"
             )
@@ -102,9 +102,7 @@ class Talk:
 
     def save(self, path: Path) -> None:
         """Write the conversation as JSON, in OpenAI's form; the file appears whole or not at all."""
-        text = json.dumps(
-            {"model": str(self.llm.path), "messages": self.messages}, indent=2, ensure_ascii=False
-        )
+        text = json.dumps({"model": self.llm.name, "messages": self.messages}, indent=2, ensure_ascii=False)
         fresh = path.with_name(f".{path.name}.new")
         fresh.write_text(text + "\n", "utf-8")
         fresh.replace(path)
@@ -114,7 +112,27 @@ class Talk:
         try:
             found: list[Message] = read_json(path, limit=_FILE_LIMIT).get("messages") or []
             # The template says whether these are messages, and of roles that it knows.
-            self.template.encode(found, generation=False)
+            self._dropped(found, generation=False)
         except BestiaryError as error:
             raise RequestError(f"{path} is no saved conversation: {error}") from error
         self.messages = found
+
+    def _dropped(self, messages: list[Message], *, generation: bool = True) -> tuple[int, ...]:
+        """Return which messages a model would not read. Raises RequestError for what is none."""
+        if isinstance(self.llm, Hosted):
+            self.llm.checked(messages)
+            return ()
+        if self._template is None:
+            return ()
+        return self._template.encode(messages, generation=generation).dropped
+
+
+def _asked(llm: LLM) -> tuple[Session, ChatTemplate]:
+    """Return the memory of a conversation and how it is written. Raises RequestError for a base model."""
+    session = llm.session()  # what only reads texts says so here
+    if llm.template is None:
+        raise RequestError(
+            f"{llm.path} has no chat template: it is a base model, or its files lack it\n"
+            "Try: bestiary generate; or --chat-template NAME, as bestiary show names a system's"
+        )
+    return session, llm.template

@@ -15,7 +15,7 @@ _LEAST = 16  # columns of a text; a line goes on below where a terminal is narro
 
 def add_texts(parser: argparse.ArgumentParser, what: str = "texts") -> None:
     """The model, the texts, and how to load and print."""
-    about = "a name (minilm), a path to a model's folder, or org/name[@revision]"
+    about = "a name (minilm), a path to a model's folder, org/name[@revision], or a hosted model"
     parser.add_argument("model", metavar="MODEL", help=about)
     parser.add_argument(
         "texts", metavar="TEXT", nargs="*", help=f"{what}; without any, or with -, standard input, one a line"
