@@ -1,4 +1,4 @@
-"""Objectives: functions of a model and a batch, to a loss and what is worth a line in a log."""
+"""Translation: the Transformer of 2017, taught by pairs with smoothed labels."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..context import Full
-from ..errors import RequestError
-from ..models import EncoderDecoder
+from ...context import Full
+from ...errors import RequestError
+from ...models import EncoderDecoder
 
 
 def smoothed_cross_entropy(logits: Tensor, targets: Tensor, epsilon: float) -> Tensor:
