@@ -13,8 +13,8 @@ import transformers
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from bestiary.text.chat import ChatTemplate
-from bestiary.text.templates import open_template
 from bestiary.text.jinja import Sandbox
+from bestiary.text.templates import open_template
 from bestiary.text.tokenizer import Tokenizer as Ours
 from bestiary.text.tokenizer import open_tokenizer
 

@@ -12,8 +12,8 @@ import pytest
 from bestiary.errors import RequestError
 from bestiary.text import prompts
 from bestiary.text.chat import ChatTemplate
-from bestiary.text.templates import open_template
 from bestiary.text.jinja import Sandbox
+from bestiary.text.templates import open_template
 from bestiary.text.tokenizer import open_tokenizer
 from bestiary.text.tracing import joined
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from bestiary.errors import RequestError
-from bestiary.text import prompts
+from bestiary.text import open_tokenizer, prompts
 from bestiary.text.chat import ChatTemplate
 from tests.unit.text.chat_models import make
-from tests.unit.text.chat_styles import STYLES
+from tests.unit.text.chat_styles import STYLES, Style
 
 ASKED: dict[str, Any] = {"role": "user", "content": " Weather? "}
 HISTORY = (
@@ -104,3 +105,30 @@ def test_what_has_no_place_is_refused(
 ) -> None:
     with pytest.raises(RequestError, match=named):
         said(name, messages, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "style", [style for style in STYLES.values() if style.name], ids=lambda style: style.name
+)
+@pytest.mark.parametrize("text", ["x", " spaces around \n"])
+def test_a_format_by_its_name_writes_what_its_templates_do(style: Style, text: str, tmp_path: Any) -> None:
+    """To the token, with a tokenizer that puts BOS before a text: the template has written it already."""
+    make(style, "byte-level", tmp_path)
+    said = json.loads((tmp_path / "tokenizer.json").read_text("utf-8"))
+    first = next(token for token in said["added_tokens"] if token["content"] == (style.bos or style.eos))
+    said["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": first["content"], "type_id": 0}}, {"Sequence": {"id": "A"}}],
+        "pair": [],
+        "special_tokens": {},
+    }
+    (tmp_path / "tokenizer.json").write_text(json.dumps(said), "utf-8")
+    tokenizer = open_tokenizer(tmp_path)
+    assert tokenizer.around.starts() == [first["id"]]
+    messages = [{"role": role, "content": text} for role in style.roles]
+    published = ChatTemplate(style.source, tokenizer).encode(messages)
+    assert ChatTemplate(prompts.get(style.name or ""), tokenizer).encode(messages).ids == published.ids
+
+
+def test_a_format_of_templates_leaves_nothing_to_the_tokenizer() -> None:
+    assert [name for name, one in prompts.named().items() if one.templates and one.wraps] == []
