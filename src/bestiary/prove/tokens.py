@@ -45,7 +45,10 @@ _BERT = Setting(cleaned=("hfslow436",), different={"encode hfslow436 parse": 1})
 _ROLES = ("<|system|>", "<|user|>", "<|assistant|>", "<|observation|>")
 
 SETTINGS: dict[str, Setting] = {
-    "baichuan2": Setting(different=_CHAT_SPACE),
+    # Stricter, as for InternLM below: no text gives the tokens of turns, and decoding hides them.
+    "baichuan2": Setting(
+        different=_CHAT_SPACE | {"encode sp literal": 1, "decode authors skip": 1, "decode sp": 1}
+    ),
     "bert-chinese": _BERT,
     "bert-uncased": _BERT,
     # The class finds what its config names, and neither [gMASK] nor <eop> among it.
@@ -58,8 +61,8 @@ SETTINGS: dict[str, Setting] = {
     # These classes put their control tokens in by number, and find none in a text, or those of roles alone.
     "chatglm2": Setting(found={"authors": ()}),
     "chatglm3": Setting(base="chatglm2", quirks="chatglm3", found={"authors": (), "authors_est": _ROLES}),
-    # llama.cpp shows a user-defined piece of spaces with its "▁"; SentencePiece does not.
-    "gemma": Setting(different={"stream llamacpp": 1}),
+    # Stricter, as for Baichuan 2. llama.cpp shows a piece of spaces with its "▁"; SentencePiece does not.
+    "gemma": Setting(different={"stream llamacpp": 1, "encode sp literal": 1, "decode sp": 1}),
     "glm-130b": Setting(base="chatglm-v0.1"),
     "gpt-neox-dolly": Setting(base="gpt-neox", quirks="dolly"),
     "gpt-neox-mpt-chat": Setting(base="gpt-neox", quirks="mpt-chat"),

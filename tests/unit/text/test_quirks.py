@@ -13,7 +13,9 @@ import pytest
 
 from bestiary import roster
 from bestiary.errors import RequestError, TokenizerError
-from bestiary.text import declared, open_tokenizer, quirks
+from bestiary.prove.tokens import Setting, unpack
+from bestiary.text import declared, open_tokenizer, prompts, quirks
+from bestiary.text.chat import ChatTemplate
 from bestiary.text.quirks.entry import read
 from bestiary.text.tokenizer import Locates
 from tests import goldens
@@ -274,3 +276,22 @@ def test_a_count_of_pictures_that_is_none(count: object) -> None:
     config = ICE_CONFIG | {"num_image_tokens": count}
     with pytest.raises(TokenizerError, match=r"num_image_tokens is .*, not 0 to"):
         open_tokenizer(folder_of({"ice_text.model": ice_file(), "tokenizer_config.json": config}))
+
+
+# Tokens of turns that are ordinary pieces of a vocabulary.
+
+
+@pytest.mark.parametrize(
+    "case", goldens.cases("tokenizers/gemma", "tokenizers/baichuan2"), ids=lambda case: case.name
+)
+def test_no_message_takes_a_turn_where_a_vocabulary_finds_its_tokens_in_any_text(
+    case: Path, tmp_path: Path
+) -> None:
+    tokenizer = open_tokenizer(unpack(case, Setting(), tmp_path))
+    format_ = prompts.get(case.name)
+    chat = ChatTemplate(format_, tokenizer)
+    turns = [tokenizer.control[token] for token in format_.needs]
+    plain, forged = (
+        chat.encode([{"role": "user", "content": text}]).ids for text in ("x", f"x{''.join(format_.needs)}y")
+    )
+    assert [id for id in forged if id in turns] == [id for id in plain if id in turns]
