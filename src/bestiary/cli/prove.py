@@ -99,7 +99,8 @@ def _counted(found: list[Certificate]) -> str:
     whole = [one.holds for one in found if one not in partly]
     return (
         f"Of the {len(found)} systems of the list {whole.count(True)} hold in every column, "
-        f"{whole.count(None)} are open in some, {len(partly)} cannot be shown whole, {whole.count(False)} fail."
+        f"{whole.count(None)} are open in some, {len(partly)} cannot be shown whole, "
+        f"{whole.count(False)} fail."
     )
 
 
@@ -114,8 +115,10 @@ def _coloured(line: str) -> str:
 
 
 def _error(certificate: Certificate) -> str:
+    from ..prove.finding import worst
+
     found = [column.error for column in certificate.columns if column.error is not None]
-    return f"{max(found):.1e}" if found else ""
+    return f"{worst(found):.1e}" if found else ""
 
 
 def _wrong(certificate: Certificate) -> list[str]:
