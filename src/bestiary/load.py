@@ -267,7 +267,7 @@ def _value(
             tensor = tensor.to(dtype)
     elif entry.dtype not in FORMATS:
         raise _misfit(entry, f"holds {entry.dtype} where weights should be")
-    elif len(entry.shape) != 2:
+    elif tensor.ndim != 2:
         tensor = FORMATS[entry.dtype].decode(tensor).to(dtype)
     return tensor.to(device) if tensor.dtype == torch.uint8 else nn.Parameter(tensor.to(device))
 

@@ -73,7 +73,7 @@ def convert(
         return _gguf(loaded, where, kind, tokenizer, None if dry_run else progress or _silent)
     plan = folder.plan(loaded, kind=kind, tokenizer=tokenizer)
     files = [where / "model.safetensors"] if dry_run else folder.write(where, plan, progress=progress)
-    architecture = str(plan.config.get("model_type", ""))
+    architecture = str(plan.config.get("model_type", type(loaded.model).__name__))
     return Conversion(form, architecture, tuple(files), plan.tensors, {}, plan.notes)
 
 

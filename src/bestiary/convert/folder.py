@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor, nn
+
 from ..config import Config
 from ..describe import empty
 from ..errors import RequestError
@@ -84,6 +86,7 @@ def _named(
         config = _translated(loaded)
     module = family(Config(config))
     target = empty(config)
+    drop_empty_biases(model, target)
     if wrong := next(differences(model, target), None):
         raise RequestError(f"{loaded.checkpoint.path} computes what no config.json says: {wrong}")
     rules = module.TENSORS(Config(config)) if callable(module.TENSORS) else module.TENSORS
@@ -92,10 +95,26 @@ def _named(
 
 
 def _translated(loaded: Loaded) -> dict[str, object]:
-    """Return the config.json of what has another description: read off the bricks, as for GGUF."""
+    """Return the config.json of what has another description: read off the bricks, as for GGUF.
+
+    What no architecture of GGUF computes keeps the one that its family reads.
+    """
     if loaded.checkpoint.kind == "gguf":
         return dict(loaded.config)
-    return gguf.config(loaded)
+    try:
+        return gguf.config(loaded)
+    except RequestError:
+        return {key: value for key, value in loaded.config.items() if key not in _PACKED}
+
+
+def drop_empty_biases(model: nn.Module, target: nn.Module) -> None:
+    """Take off biases of zeros where the target has none: packers write one for every layer."""
+    there = dict(model.named_modules())
+    for path, theirs in target.named_modules():
+        ours: Any = there.get(path)
+        bias = getattr(ours, "bias", None)
+        if isinstance(bias, Tensor) and getattr(theirs, "bias", None) is None and not bias.any():
+            ours.bias = None
 
 
 def _heads(loaded: Loaded, use: Use) -> int:
@@ -105,9 +124,8 @@ def _heads(loaded: Loaded, use: Use) -> int:
 
 def _dtype(use: Use, weights: Weights, kind: str | None, loaded: Loaded) -> str:
     stored = weights.stored(use.ours[0])
-    entry = loaded.checkpoint.entries.get(use.published[0])
-    if entry is not None and entry.dtype not in FLOATS and stored is None:
-        return entry.dtype  # whole numbers: tables of positions and the like
+    if (whole := weights.integers(use.ours[0])) is not None:
+        return whole  # tables of positions and the like
     if kind is not None:
         return kind.upper()
     if stored not in FLOATS:

@@ -29,13 +29,13 @@ _BOOKKEEPING = frozenset({"training", "dtype", "fmt"})
 def differences(source: nn.Module, target: nn.Module) -> Iterator[str]:
     """Yield in words what the target computes otherwise than the source; nothing where they agree."""
     ours, theirs = dict(source.named_modules()), dict(target.named_modules())
-    for path in ours.keys() | theirs.keys():
+    for path in dict.fromkeys([*ours, *theirs]):
         if path not in theirs or path not in ours:
             missing, there = ("target", ours) if path not in theirs else ("source", theirs)
             yield f"{path}: the {missing} has no {type(there[path]).__name__}"
             continue
         a, b = _settings(ours[path]), _settings(theirs[path])
-        for key in a.keys() | b.keys():
+        for key in dict.fromkeys([*a, *b]):
             if not _same(a.get(key), b.get(key)):
                 yield f"{path or 'model'}: {key} is {_short(a.get(key))} and would be {_short(b.get(key))}"
 
@@ -159,6 +159,8 @@ def _plain(value: object) -> object:
         return "gelu"  # GGUF has one name for both, and llama.cpp computes tanh's
     if isinstance(value, float):
         return float(torch.tensor(value, dtype=torch.float32))
+    if isinstance(value, nn.Module):
+        return str(value)  # what a score's bias is: its weights are compared where they stand
     if isinstance(value, functools.partial):
         return _plain(value.func), _plain(value.args), _plain(value.keywords)
     if isinstance(value, types.FunctionType | types.BuiltinFunctionType | types.MethodType):

@@ -17,6 +17,8 @@ from ..load import FLOATS, Loaded
 from ..tensors import Use
 from .likeness import Change
 
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
 
 class Weights:
     """What a model holds, whatever packs it. changes: done to tensors before they are given, by name."""
@@ -33,6 +35,12 @@ class Weights:
         kind = self._stored.get(name)
         return kind if kind in FLOATS or kind in FORMATS else None
 
+    def held(self, name: str) -> Tensor:
+        """Return a tensor as it is."""
+        owner, leaf = self._owner(name)
+        tensor: Tensor = getattr(owner, leaf).detach()
+        return tensor
+
     def floats(self, name: str) -> Tensor:
         """Return a tensor in float32."""
         owner, leaf = self._owner(name)
@@ -41,6 +49,13 @@ class Weights:
         )
         tensor: Tensor = held.detach().float()
         return self._changes[name](tensor) if name in self._changes else tensor
+
+    def integers(self, name: str) -> str | None:
+        """Return the type of a tensor of whole numbers, which stands for itself; None of weights."""
+        owner, leaf = self._owner(name)
+        if hasattr(owner, "dequantize") or getattr(owner, leaf).is_floating_point():
+            return None
+        return _NAMES[getattr(owner, leaf).dtype]
 
     def packed(self, name: str) -> Tensor | None:
         """Return the rows of a tensor as the file has them packed, uint8; None where it does not, or not
@@ -105,6 +120,8 @@ def _cut(use: Use, whole: Tensor) -> Collection[Tensor]:
 
 
 def _made(use: Use, weights: Weights, dtype: str, heads: int, index: int) -> Tensor:
+    if weights.integers(use.ours[0]) is not None:
+        return [*_cut(use, use.layout.join([weights.held(name) for name in use.ours], heads))][index]
     packed = (
         [weights.packed(name) for name in use.ours]
         if {weights.stored(n) for n in use.ours} == {dtype}
