@@ -22,7 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("quant",),
     ("families",),
     ("roster",),
-    ("describe",),
+    ("describe", "fit"),
     ("hub", "load"),
     ("adapters",),
     ("text", "adopt"),

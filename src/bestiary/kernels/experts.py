@@ -31,7 +31,8 @@ def hit(x: Tensor, weights: Tensor, chosen: Tensor, experts: Experts) -> Tensor:
 
 
 def _hit_supports(x: Tensor, weights: Tensor, chosen: Tensor, experts: Experts) -> str | None:
-    return "which experts run depends on data" if torch.compiler.is_compiling() else None
+    without = torch.compiler.is_compiling() or chosen.is_meta
+    return "which experts run depends on data" if without else None
 
 
 # (x, weights, chosen, experts) -> (N, width)

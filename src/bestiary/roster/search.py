@@ -78,6 +78,11 @@ def params(checkpoint: Checkpoint) -> int | None:
     return None if row is None else row.params
 
 
+def is_size(params: int, size: str) -> bool:
+    """Tell whether a number of parameters is what `<=7b` asks for. Raises RequestError for another text."""
+    return _bound(size)(params)
+
+
 def _bound(text: str) -> Callable[[int], bool]:
     """Read `<=7b`: what tells whether a number of parameters, rounded to as many digits, fits."""
     found = _SIZE.fullmatch(text.strip())
