@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
+
+
+def worst(errors: Iterable[float]) -> float:
+    """Return the largest of some differences. One that is no number counts as the largest."""
+    return max(errors, key=lambda error: math.inf if math.isnan(error) else error)
 
 
 @dataclass(frozen=True)
@@ -44,12 +51,18 @@ class Column:
     @property
     def error(self) -> float | None:
         """The largest difference that was found."""
-        return max((finding.error for finding in self.findings if finding.error is not None), default=None)
+        found = [finding.error for finding in self.findings if finding.error is not None]
+        return worst(found) if found else None
 
     def json(self) -> dict[str, Any]:
         """Return it as plain data."""
-        findings = [asdict(finding) for finding in self.findings]
-        return {"holds": self.holds, "error": self.error, "nothing": self.empty or None, "findings": findings}
+        findings = [{**asdict(one), "error": _number(one.error)} for one in self.findings]
+        return {
+            "holds": self.holds,
+            "error": _number(self.error),
+            "nothing": self.empty or None,
+            "findings": findings,
+        }
 
 
 @dataclass(frozen=True)
@@ -70,3 +83,8 @@ class Certificate:
         """Return it as plain data."""
         columns = {column.name: column.json() for column in self.columns}
         return {"name": self.name, "holds": self.holds, "note": self.note, "columns": columns}
+
+
+def _number(error: float | None) -> float | None:
+    """Return a difference as JSON has it, which knows neither NaN nor infinity."""
+    return error if error is not None and math.isfinite(error) else None

@@ -7,6 +7,7 @@ come back from their tokens; the prompt is that of the roster's format.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import pairwise
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..context import Cache, Full, Stream
-from ..errors import BestiaryError, TokenizerError
+from ..errors import BestiaryError, RequestError, TokenizerError
 from ..hub import cache
 from ..kernels.attention import softmax
 from ..kernels.matmul import linear
@@ -27,7 +28,7 @@ from ..text import prompts
 from ..text.chat import ChatTemplate
 from ..text.templates import open_template, published_format
 from ..text.tokenizer import Tokenizer, open_tokenizer
-from .finding import Certificate, Column, Finding
+from .finding import Certificate, Column, Finding, worst
 
 # Sums in another order differ by about 1e-6 of the largest logit a layer; a wrong cache by tenths of it.
 _SHARE = 1e-3
@@ -58,7 +59,7 @@ def certificate(name: str, path: Path, *, progress: Progress | None = None) -> C
         loaded = load(path, check_finite=False, progress=progress)
     except BestiaryError as error:
         return Certificate(name, (Column("load", (Finding("loads", False, note=str(error)),)),))
-    tokens, tokenizer = _tokens(path)
+    tokens, tokenizer = _tokens(path, _rows(loaded))
     columns = (
         Column("load", tuple(_read(loaded))),
         Column("logits", tuple(_logits(loaded))),
@@ -91,30 +92,27 @@ def _logits(loaded: Loaded) -> Iterator[Finding]:
         return
     allowed = _SHARE * max(logits.abs().max().item() for logits in alone)
     if not isinstance(model, Encoder):
-        worst = max(
+        error = worst(
             _difference(_stepwise(loaded, text), logits) for text, logits in zip(texts, alone, strict=True)
         )
-        yield Finding.near("over a cache as at once", worst, allowed)
+        yield Finding.near("over a cache as at once", error, allowed)
     if not isinstance(model, EncoderDecoder):
         yield Finding.near("in a batch as alone", _batched(loaded, texts, alone), allowed)
     with ExitStack() as plain:
         for table in (softmax, linear):
             plain.enter_context(table.forced("reference"))
-        worst = max(
-            _difference(_at_once(loaded, text), logits) for text, logits in zip(texts, alone, strict=True)
-        )
-        divergence = max(
-            _divergence(_at_once(loaded, text), got) for text, got in zip(texts, alone, strict=True)
-        )
-    yield Finding.near("fast kernels as plain ones", worst, allowed, f"KL divergence {divergence:.1e}")
+        plainly = [_at_once(loaded, text) for text in texts]
+    pairs = list(zip(plainly, alone, strict=True))
+    error = worst(_difference(want, got) for want, got in pairs)
+    divergence = worst(_divergence(want, got) for want, got in pairs)
+    yield Finding.near("fast kernels as plain ones", error, allowed, f"KL divergence {divergence:.1e}")
 
 
 def _rows(loaded: Loaded) -> int:
     model = loaded.model
     stack = model.decoder if isinstance(model, EncoderDecoder) else model
-    return min(
-        int(size) for size in (loaded.config.get("vocab_size"), _embedded(stack)) if isinstance(size, int)
-    )
+    sizes = (loaded.config.get("vocab_size"), _embedded(stack))
+    return min(int(size) for size in sizes if isinstance(size, int))
 
 
 def _embedded(stack: torch.nn.Module) -> int | None:
@@ -153,7 +151,7 @@ def _batched(loaded: Loaded, texts: list[Tensor], alone: list[Tensor]) -> float:
     seen = torch.arange(longest) < torch.tensor([[text.shape[1]] for text in texts])
     ctx = Full.of(tokens, seen, model.prompt(tokens, seen))
     got = model.hidden(tokens, ctx) if isinstance(model, Encoder) else model(tokens, ctx)
-    return max(_difference(row[None, : one.shape[1]], one) for row, one in zip(got, alone, strict=True))
+    return worst(_difference(row[None, : one.shape[1]], one) for row, one in zip(got, alone, strict=True))
 
 
 def _difference(got: Tensor, want: Tensor) -> float:
@@ -166,25 +164,28 @@ def _divergence(want: Tensor, got: Tensor) -> float:
     return float((exact.exp() * (exact - near)).sum(-1).mean().clamp_min(0))
 
 
-def _tokens(path: Path) -> tuple[tuple[Finding, ...], Tokenizer | None]:
+def _tokens(path: Path, rows: int) -> tuple[tuple[Finding, ...], Tokenizer | None]:
     try:
         tokenizer = open_tokenizer(path)
     except TokenizerError as error:
         return (Finding("the tokenizer opens", False, note=str(error)),), None
     control = set(tokenizer.control.values())
-    changed, lost, forged, uneven = 0, [], [], []
+    changed, lost, forged, uneven, foreign = 0, [], [], [], set[int]()
     for text in _TEXTS:
         ids = tokenizer.encode(text)
         back = tokenizer.decode(ids)
         stream = tokenizer.stream()
         changed += back != text
+        foreign |= {id for id in ids if id >= rows}
         lost += [text] if tokenizer.decode(tokenizer.encode(back)) != back else []
         forged += [text] if control.intersection(ids) else []
         uneven += [text] if "".join([*map(stream.push, ids), stream.flush()]) != back else []
     rules = f"{changed} of {len(_TEXTS)} as the tokenizer writes them: lower case, known characters" * bool(
         changed
     )
+    unread = f"{len(foreign)} ids from {rows:,} on: it is another model's tokenizer" if foreign else ""
     findings = (
+        Finding("the model has every token", not foreign, note=unread),
         Finding("texts come back from their tokens", not lost, note="; ".join(lost)[:200] or rules),
         Finding("no text gives a control token", not forged, note="; ".join(forged)[:200]),
         Finding("token by token as at once", not uneven, note="; ".join(uneven)[:200]),
@@ -194,23 +195,34 @@ def _tokens(path: Path) -> tuple[tuple[Finding, ...], Tokenizer | None]:
 
 def _prompts(path: Path, tokenizer: Tokenizer | None) -> Iterator[Finding]:
     """Compare a checkpoint's own template with the roster's format of it, where it has both."""
+    if tokenizer is None:
+        return
     name = published_format(path)
-    own = open_template(path, tokenizer) if tokenizer is not None else None
-    if tokenizer is None or (own is None and name is None):
-        return
-    if own is None or name is None:
-        said = f"the roster's, {name}" if name else "its own template"
-        yield Finding(
-            "a prompt is rendered", bool((own or _named(name, tokenizer)).encode(_TALKS[0]).ids), note=said
-        )
-        return
-    formed = _named(name, tokenizer)
-    same = all(own.encode(talk).ids == formed.encode(talk).ids for talk in _TALKS)
-    yield Finding(f"its own template writes what the format {name} does", same)
+    try:
+        own = open_template(path, tokenizer)
+        formed = ChatTemplate(prompts.get(name), tokenizer) if name else None
+        if own is not None and formed is not None:
+            yield _alike(own, formed)
+        elif (template := own or formed) is not None:
+            said = f"the roster's, {name}" if own is None else "its own template"
+            yield Finding("a prompt is rendered", bool(template.encode(_TALKS[0]).ids), note=said)
+    except BestiaryError as error:
+        yield Finding("a prompt is rendered", False, note=str(error))
 
 
-def _named(name: str | None, tokenizer: Tokenizer) -> ChatTemplate:
-    return ChatTemplate(prompts.get(name or ""), tokenizer)
+def _alike(own: ChatTemplate, formed: ChatTemplate) -> Finding:
+    """Compare two templates of a model. What its template says counts in a chat, also where they differ."""
+    what = f"its own template writes what the format {formed.name} does"
+    tokenizer = own.tokenizer
+    begin = next((name for name, id in tokenizer.control.items() if id == tokenizer.bos), "")
+    other = False
+    for talk in _TALKS:
+        with contextlib.suppress(RequestError):  # a format of one question
+            want, got = formed.encode(talk), own.encode(talk)
+            if want.text.removeprefix(begin) != got.text.removeprefix(begin):
+                return Finding(what, None, note="it does not; a chat is written by its own template")
+            other = other or want.ids != got.ids
+    return Finding(what, True, note="the same text; its authors' code makes other tokens of it" * other)
 
 
 def _scale(loaded: Loaded, path: Path) -> Finding:

@@ -17,7 +17,7 @@ from ..errors import BestiaryError
 from ..kernels.attention import softmax
 from ..load import Loaded, load, published
 from ..models import Encoder, EncoderDecoder, Stack
-from .finding import Finding
+from .finding import Finding, worst
 from .places import hints, meta
 
 # How cases spell one thing in several ways: the stacks' names in front, a lone encoder's states without one.
@@ -103,7 +103,7 @@ def _saved(name: str, loaded: Loaded) -> Finding:
     return Finding(f"{name}: loads, and saves bit for bit", not wrong, note=", ".join(wrong[:3]))
 
 
-def _difference(got: Tensor, want: Tensor) -> float:
+def difference(got: Tensor, want: Tensor) -> float:
     """Return the largest absolute difference; no number where the shapes differ."""
     return (got - want).abs().max().item() if got.shape == want.shape else float("nan")
 
@@ -123,9 +123,9 @@ def _decoded(case: Case) -> Iterator[Finding]:
         wanted[-1] = want["pre_final_norm"]
     pairs = [(got[real], right[real]) for got, right in zip(states, wanted, strict=True) if right is not None]
     if pairs:
-        worst = max(_difference(got, right) for got, right in pairs)
-        yield Finding.near(f"{len(pairs)} hidden states", worst, case.tolerance)
-    yield Finding.near("logits", _difference(logits[real], want["logits"][real]), case.tolerance)
+        error = worst(difference(got, right) for got, right in pairs)
+        yield Finding.near(f"{len(pairs)} hidden states", error, case.tolerance)
+    yield Finding.near("logits", difference(logits[real], want["logits"][real]), case.tolerance)
     if "greedy" in want and seen is None:
         yield from _texts(
             case, tokens[:1], _begun(case, tokens[:1], None) if "prefix_lengths" in want else None
@@ -185,8 +185,8 @@ def _states(case: Case, stack: str, states: list[Tensor], seen: Tensor | None) -
     wanted = [case.want.get(f"{stack}.hidden_states.{i}") for i in range(len(states))]
     pairs = [(got[real], right[real]) for got, right in zip(states, wanted, strict=True) if right is not None]
     if pairs:
-        worst = max(_difference(got, right) for got, right in pairs)
-        yield Finding.near(f"{len(pairs)} states of the {stack}", worst, case.tolerance)
+        error = worst(difference(got, right) for got, right in pairs)
+        yield Finding.near(f"{len(pairs)} states of the {stack}", error, case.tolerance)
 
 
 def _encoded(case: Case) -> Iterator[Finding]:
@@ -199,8 +199,8 @@ def _encoded(case: Case) -> Iterator[Finding]:
     yield from _states(case, "encoder", states, seen)
     real = slice(None) if seen is None else seen
     if "logits" in case.want:
-        worst = _difference(model.head(last)[real], case.want["logits"][real])
-        yield Finding.near("logits of masks", worst, case.tolerance)
+        error = difference(model.head(last)[real], case.want["logits"][real])
+        yield Finding.near("logits of masks", error, case.tolerance)
 
 
 def _answered(case: Case) -> Iterator[Finding]:
@@ -214,7 +214,7 @@ def _answered(case: Case) -> Iterator[Finding]:
     with watched(model.decoder) as states:
         logits = model(answer, Full.of(answer, None, begin))
     yield from _states(case, "decoder", states, None)
-    yield Finding.near("logits", _difference(logits, case.want["logits"]), case.tolerance)
+    yield Finding.near("logits", difference(logits, case.want["logits"]), case.tolerance)
     if "greedy" in case.want:
         want = case.want["greedy"].tolist()
         first = model.prompt(

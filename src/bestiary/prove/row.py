@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -136,19 +136,12 @@ def _proven(kind: str, name: str, places: Places) -> Finding:
 
 
 def _logits(case: Path) -> Finding:
-    findings = [finding for part in compared(case) for finding in part]
-    error = max((one.error for one in findings if one.error is not None), default=None)
-    allowed = next((one.allowed for one in findings if one.allowed is not None), None)
-    bad = [one.what for one in findings if not one.holds]
-    return Finding(f"reference {case.name}", not bad, error, allowed, ", ".join(bad))
+    both = Column("logits", tuple(finding for part in compared(case) for finding in part))
+    allowed = next((one.allowed for one in both.findings if one.allowed is not None), None)
+    said = ", ".join(one.what for one in both.findings if one.holds is not True)
+    return Finding(f"reference {case.name}", both.holds, both.error, allowed, said)
 
 
 def _loss(case: Path) -> Finding:
     """No objective but translation's is here yet."""
     return Finding(f"loss {case.name}", None, note="training objectives are not here yet")
-
-
-def certificates(entries: list[Entry], places: Places) -> Iterator[Certificate]:
-    """Yield the certificates of several systems, one after another."""
-    for entry in entries:
-        yield certificate(entry, places)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -13,8 +14,10 @@ from safetensors.torch import load_file, save_file
 from bestiary import roster
 from bestiary.errors import RequestError
 from bestiary.prove import model, places, prompts, reference, row
-from bestiary.prove.finding import Certificate, Column, Finding
+from bestiary.prove.finding import Certificate, Column, Finding, worst
 from bestiary.prove.places import PACKAGED, TINY, Places
+from tests.unit.text.chat_models import make
+from tests.unit.text.chat_styles import STYLES
 
 CASES = [*sorted(TINY.iterdir()), *sorted(PACKAGED.iterdir())]
 
@@ -63,6 +66,31 @@ def test_a_checkpoint_that_is_here(tmp_path: Path, default_model: Path) -> None:
     assert model.certificate("gemma", case).holds is False
 
 
+def test_the_tokenizer_of_a_larger_model_is_seen(tmp_path: Path) -> None:
+    case = shutil.copytree(TINY / "llama", tmp_path / "llama")
+    make(STYLES["chatml"], "byte-level", case)  # 420 tokens, and the model has fewer
+    found = {column.name: column for column in model.certificate("llama", case).columns}
+    assert [one.what for one in found["tokens"].findings if not one.holds] == ["the model has every token"]
+
+
+@pytest.mark.parametrize(
+    ("format_", "holds", "said"),
+    [
+        ("chatml-smollm2", True, ""),
+        ("alpaca", None, "a chat is written by its own template"),  # and has no second question
+        ("mistral-v3", False, "needs the token '[INST]'"),
+    ],
+)
+def test_a_template_and_the_format_of_the_roster(
+    format_: str, holds: bool | None, said: str, default_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model, "published_format", lambda path: format_)
+    columns = {column.name: column for column in model.certificate("smollm2", default_model).columns}
+    (found,) = columns["prompt"].findings
+    assert found.holds is holds
+    assert said in found.note
+
+
 def test_a_systems_row() -> None:
     """With the packaged results alone: what they show holds, and what is not at hand is open."""
     found = row.certificate(roster.entries()["llama2"], Places.of(None))
@@ -95,6 +123,20 @@ def test_what_a_column_says() -> None:
     assert Column("a", (), "nothing to show").holds is True
     assert Certificate("c", (Column("a", (yes,)), Column("b", (no,)))).holds is False
     assert Finding.near("x", float("nan"), 1.0).holds is False
+
+
+@pytest.mark.parametrize("errors", [(0.1, float("nan")), (float("nan"), 0.1)])
+def test_a_difference_that_is_no_number_is_the_worst(errors: tuple[float, ...]) -> None:
+    assert math.isnan(worst(errors))
+    column = Column("logits", tuple(Finding.near("x", error, 1.0) for error in errors))
+    assert column.holds is False
+    said = json.loads(json.dumps(Certificate("c", (column,)).json(), allow_nan=False))
+    assert said["columns"]["logits"]["error"] is None
+
+
+def test_a_case_without_logits_proves_no_claim() -> None:
+    entry = roster.entries()["metalm"]
+    assert row._claim(entry, Places.of(None))[0].holds is not False
 
 
 def test_a_folder_without_cases_is_refused(tmp_path: Path) -> None:
