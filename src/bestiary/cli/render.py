@@ -91,7 +91,7 @@ def _talk(file: str | None) -> dict[str, Any]:
     text = read_input() if file == "-" else read_file(file)
     try:
         found = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RequestError(f"{file} is no JSON: {error}") from error
     talk = found if isinstance(found, dict) else {"messages": found}
     if unknown := talk.keys() - {"messages", "tools", "model"}:

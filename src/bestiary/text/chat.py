@@ -42,7 +42,7 @@ class Prompt:
     ids: the tokens. text: the same as text, in which control tokens stand as they are spelt.
     spans: whose each token is, in order; they cover all of `ids`.
     dropped: messages with text of which the template used nothing.
-    parts: the text by role.
+    parts: the text by role. spaces: those of `ids` that are white space alone.
     """
 
     ids: list[int]
@@ -50,10 +50,11 @@ class Prompt:
     spans: list[Span]
     dropped: tuple[int, ...] = ()
     parts: tuple[Part, ...] = ()
+    spaces: frozenset[int] = frozenset()
 
     def learned(self, stops: frozenset[int]) -> list[bool]:
         """Return which tokens a model is trained on: answers, and the token of `stops` that ends each."""
-        return learned(self.ids, self.spans, stops)
+        return learned(self.ids, self.spans, stops, self.spaces)
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,7 @@ class ChatTemplate:
             spans=found,
             dropped=tuple(_unused(checked, rendered.used)),
             parts=tuple(parts(rendered.pieces, roles, self._encoder.pattern)),
+            spaces=frozenset(id for id in set(ids) if self._piece(id).isspace()),
         )
 
     def _checked(
@@ -207,8 +209,10 @@ class ChatTemplate:
                 place += len(piece.text)
                 if piece.owner == 1:
                     rest = rendered.masked[place:].lstrip()
-                    if match := self._encoder.pattern.match(rest):
-                        found.add(self._tokenizer.control[match[0]])
+                    # Where nothing stands after an answer, the next turn may begin with BOS, which ends none.
+                    match = self._encoder.pattern.match(rest)
+                    if match and (id := self._tokenizer.control[match[0]]) != self._tokenizer.bos:
+                        found.add(id)
                     break
         return frozenset(found)
 

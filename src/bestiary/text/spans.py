@@ -139,14 +139,21 @@ def _owners(text: str, pieces: Sequence[Piece], tokens: Sequence[bytes]) -> list
     return found
 
 
-def learned(ids: Sequence[int], found: Iterable[Span], stops: Collection[int]) -> list[bool]:
+def learned(
+    ids: Sequence[int], found: Iterable[Span], stops: Collection[int], spaces: Collection[int] = frozenset()
+) -> list[bool]:
     """Return which tokens a model is trained on: those of answers, and the token that ends each.
 
-    stops: the tokens that end an answer. What stands between turns, and what others say, is not learned.
+    stops: the tokens that end an answer. spaces: those that are white space alone; they are learned where
+    they stand between an answer and its end, as in Llama 2's " </s>". What else stands between turns, and
+    what others say, is not learned.
     """
     mask = [False] * len(ids)
     for span in found:
         if span.role == "assistant":
-            end = span.end + (span.end < len(ids) and ids[span.end] in stops)
+            end = span.end
+            while end < len(ids) and ids[end] in spaces and ids[end] not in stops:
+                end += 1
+            end = end + 1 if end < len(ids) and ids[end] in stops else span.end
             mask[span.start : end] = [True] * (end - span.start)
     return mask

@@ -31,7 +31,9 @@ def test_a_format_is_rendered_without_its_model(bestiary: Bestiary, talk: str) -
     assert bestiary("render", "chatml", talk, "--ids").code == 2
 
 
-def test_what_is_learned_is_the_answer_and_its_end(bestiary: Bestiary, talk: str, default_model: Path) -> None:
+def test_what_is_learned_is_the_answer_and_its_end(
+    bestiary: Bestiary, talk: str, default_model: Path
+) -> None:
     ran = bestiary("render", str(default_model), talk, "--train", "--json")
     told = json.loads(ran.out)
     learned = [id for id, one in zip(told["ids"], told["learned"], strict=True) if one]
@@ -55,7 +57,13 @@ def test_a_message_without_a_place_is_told(bestiary: Bestiary, tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("text", "named"),
-    [("{", "no JSON"), ('{"talk": []}', "'talk' is not known"), ('{"messages": 3}', "no messages"), ("[]", "0 given")],
+    [
+        ("{", "no JSON"),
+        ("[" * 100_000, "no JSON"),
+        ('{"talk": []}', "'talk' is not known"),
+        ('{"messages": 3}', "no messages"),
+        ("[]", "0 given"),
+    ],
 )
 def test_a_file_that_is_no_conversation(bestiary: Bestiary, tmp_path: Path, text: str, named: str) -> None:
     file = tmp_path / "talk.json"

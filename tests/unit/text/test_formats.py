@@ -21,12 +21,15 @@ HISTORY = (
 )
 
 
-def said(name: str, messages: list[dict[str, Any]], tmp_path: Any, **options: Any) -> str:
+def opened(name: str, tmp_path: Any) -> ChatTemplate:
     style = STYLES["mistral"]
     needs = prompts.get(name).needs
     tokenizer = make(replace(style, control=(*style.control, *needs)), "byte-level", tmp_path).tokenizer
-    chat = ChatTemplate(prompts.get(name), tokenizer, tokens={"bos_token": "<s>", "eos_token": "</s>"})
-    return chat.encode(messages, **options).text
+    return ChatTemplate(prompts.get(name), tokenizer, tokens={"bos_token": "<s>", "eos_token": "</s>"})
+
+
+def said(name: str, messages: list[dict[str, Any]], tmp_path: Any, **options: Any) -> str:
+    return opened(name, tmp_path).encode(messages, **options).text
 
 
 def system(text: str) -> dict[str, Any]:
@@ -132,3 +135,28 @@ def test_a_format_by_its_name_writes_what_its_templates_do(style: Style, text: s
 
 def test_a_format_of_templates_leaves_nothing_to_the_tokenizer() -> None:
     assert [name for name, one in prompts.named().items() if one.templates and one.wraps] == []
+
+
+def test_an_empty_input_is_none(tmp_path: Any) -> None:
+    """Alpaca's data hold "input": "" where there is none; PROMPT_DICT has another form for those."""
+    plain = said("alpaca", [ASKED], tmp_path)
+    assert said("alpaca", [ASKED | {"input": ""}], tmp_path) == plain
+    assert "### Input:\nRome" in said("alpaca", [ASKED | {"input": "Rome"}], tmp_path)
+    with pytest.raises(RequestError, match="message 0: input must be text, not 5"):
+        said("alpaca", [ASKED | {"input": 5}], tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["llama2-meta", "llama2", "llama2-chinese", "zephyr", "dolly", "moss", "mistral-v3"]
+)
+def test_an_answer_is_learned_to_its_end(name: str, tmp_path: Any) -> None:
+    """Also where white space stands between the two: without the end a model would learn to go on."""
+    chat = opened(name, tmp_path)
+    prompt = chat.encode([ASKED, {"role": "assistant", "content": "Rain."}], generation=False)
+    told = [id for id, one in zip(prompt.ids, prompt.learned(chat.stops), strict=True) if one]
+    assert told[-1] in chat.stops
+    assert chat.tokenizer.decode(told).strip() == "Rain."
+
+
+def test_the_token_that_begins_the_next_turn_ends_none(tmp_path: Any) -> None:
+    assert opened("minigpt-v2", tmp_path).stops == {opened("minigpt-v2", tmp_path).tokenizer.eos}

@@ -116,6 +116,8 @@ class Format:
                 return f"message {i}: the format {self.name} has no place for the role {role!r}"
             if not isinstance(message["content"], str):
                 return f"message {i}: the format {self.name} takes one text a message"
+            if not isinstance(message.get("input", ""), str):
+                return f"message {i}: input must be text, not {repr(message['input'])[:80]}"
             if (
                 extra := message.keys()
                 - {"role", "content"}
@@ -161,7 +163,7 @@ class Format:
             asked += message["role"] == "user"
             turn = self._turn([one for _, one in said], place)
             pieces += [*own(turn.before, asked), Piece(self._text(message["content"], turn), i)]
-            if "input" in message:
+            if message.get("input"):  # an empty one is none, as in Alpaca's data
                 pieces += [*own(turn.between, asked), Piece(self._text(message["input"], turn), i)]
             pieces += own(turn.after, asked)
         pieces += own(self.generation if generation else self.closing, asked)
@@ -214,7 +216,7 @@ class Format:
         before = [message["role"] for message in messages[:place]]
         said = [message["role"] for message in messages if message["role"] != "system"]
         holds = {
-            "input": "input" in messages[place],
+            "input": bool(messages[place].get("input")),
             "only": said == [role],
             "last": place == len(messages) - 1,
             "first": role not in before,
