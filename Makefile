@@ -18,7 +18,7 @@ help:
 	@echo "make test                 run every test"
 	@echo "make check                lint, types, and the rules of this repository"
 	@echo "make bench                measure beside llama.cpp, transformers and CTranslate2 (slow: builds llama.cpp)"
-	@echo "make docs                 write docs/cli.md from the help texts, docs/families.md from the families"
+	@echo "make docs                 write what is derived: docs/cli.md, docs/families.md, the shapes of checkpoints"
 	@echo "make size                 count the lines of each package"
 	@echo "make nightly              run the tests that take too long for every change"
 	@echo "make clean                remove everything made here, .venv too; pulled models stay"
@@ -58,6 +58,7 @@ bench: $(VENV)/.bench
 	$(BIN)/python bench/encode.py
 
 docs: $(VENV)/.run
+	$(BIN)/python -m tools.shapes
 	$(BIN)/python -m tools.cli_docs
 	$(BIN)/python -m tools.families
 

@@ -20,7 +20,8 @@ _ROUNDS = 4
 def bandwidth(folder: Path) -> float | None:
     """Bytes a second that all cores together read; None where it cannot be measured.
 
-    folder: where the number is kept. Another processor, or another number of cores, is measured anew.
+    folder: where the number is kept, if the machine was not busy when it was measured. Another processor, or
+    another number of cores, is measured anew.
     """
     file, here = folder / "bandwidth.json", _machine()
     try:
@@ -30,7 +31,7 @@ def bandwidth(folder: Path) -> float | None:
     except (OSError, ValueError, KeyError, TypeError):
         pass  # not measured yet, or not by this program
     found = measured()
-    if found is not None:
+    if found is not None and not _is_busy():
         _keep(file, {"machine": here, "bytes_a_second": round(found)})
     return found
 
@@ -62,6 +63,10 @@ def _seconds(work: Any, parts: list[Any]) -> float:
     for thread in threads:
         thread.join()
     return time.perf_counter() - began
+
+
+def _is_busy() -> bool:
+    return hasattr(os, "getloadavg") and os.getloadavg()[0] > 0.5 * cores()
 
 
 def cores() -> int:

@@ -6,7 +6,7 @@ import argparse
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,9 @@ _CONTEXT = 4096  # tokens, of a model that was published for more
 _TRAINED: Mapping[str, tuple[str, ...]] = {
     "full": ("float32",), "lora": ("float32", "16-bit"), "qlora": ("8-bit", "4-bit"),
 }  # fmt: skip
+
+
+_SPEEDS = {"first_tokens_a_second": "tokens a second, at most", "tokens_a_second": "with that context"}
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ class _Where:
         if given is not None and not 0 < given < 1e6:
             raise RequestError(f"--bandwidth {given} should be in GB/s, such as 50")
         if options.gpu is not None:
-            return cls(_memory(options.gpu, "--gpu"), given and given * 1e9, True, f"a GPU of {options.gpu}")
+            return cls(_memory(options.gpu, "--gpu"), given and given * 1e9, True, f"--gpu {options.gpu}")
         read = given * 1e9 if given is not None else bandwidth(cache.own_cache())
         if options.ram is not None:
             return cls(_memory(options.ram, "--ram"), read, False, f"--ram {options.ram}")
@@ -184,7 +187,7 @@ def _table(one: Sized, where: _Where, context: int, batch: int, train: str | Non
     for precision in _TRAINED[train] if train else BITS:
         plan = Plan(precision, context, batch, gpu=where.gpu, train=train, threads=cores())
         needs = fit.need(one.shape, plan)
-        answers = train is None and one.shape.kind != "encoder" and where.bandwidth is not None
+        answers = train is None and one.shape.kind != "encoder"
         rows.append(
             {
                 "precision": precision,
@@ -192,21 +195,28 @@ def _table(one: Sized, where: _Where, context: int, batch: int, train: str | Non
                 "total": needs.total,
                 "fits": needs.total <= where.memory,
                 "largest_context": fit.largest_context(one.shape, plan, where.memory),
-                "tokens_a_second": fit.speed(one.shape, plan, where.bandwidth or 0) if answers else None,
+                "first_tokens_a_second": _rate(one.shape, replace(plan, context=1), where)
+                if answers
+                else None,
+                "tokens_a_second": _rate(one.shape, plan, where) if answers else None,
             }
         )
     cache_token = fit.cache_bytes(one.shape, 1, gpu=where.gpu)
     return {
-        "name": one.name, "context": context, "batch": batch, "train": train, **about,
+        "name": one.name, "shape": about, "context": context, "batch": batch, "train": train,
         "cache_token": cache_token, "precisions": rows,
     }  # fmt: skip
+
+
+def _rate(shape: Shape, plan: Plan, where: _Where) -> float | None:
+    return None if where.bandwidth is None else fit.speed(shape, plan, where.bandwidth)
 
 
 def _print_one(table: Mapping[str, Any], one: Sized, where: _Where) -> None:
     """Print a model, the parts of what it takes in each precision, and what fits."""
     rows = table["precisions"]
     print(f"{paint(printable(one.name), BOLD)}: {_about(one.shape)}")
-    print(f"{_asked(table)}; {_gib(where.memory)} GiB of {where.said}")
+    print(f"{_asked(table)}; memory {_gib(where.memory)} GiB ({where.said})")
     print()
     parts = {
         "weights": "weights", "cache": "keys and values", "optimizer": "AdamW's averages",
@@ -219,8 +229,9 @@ def _print_one(table: Mapping[str, Any], one: Sized, where: _Where) -> None:
     ]
     cells.append(["fits", *("yes" if row["fits"] else "no" for row in rows)])
     cells.append(["longest rows" if table["train"] else "largest context", *map(_longest(one.shape), rows)])
-    if rows[0]["tokens_a_second"] is not None:
-        cells.append(["tokens a second, at most", *(_speed(row["tokens_a_second"]) for row in rows)])
+    for key, said in _SPEEDS.items():
+        if rows[0][key] is not None:
+            cells.append([said, *(_speed(row[key]) for row in rows)])
     lines = columns(cells, right=frozenset(range(1, len(rows) + 1)))
     for (said, *_), line in zip(cells, lines, strict=True):
         print(paint(line, BOLD) if not said else _marked(line) if said == "fits" else line)
@@ -231,13 +242,13 @@ def _print_one(table: Mapping[str, Any], one: Sized, where: _Where) -> None:
 
 def _print_several(tables: Sequence[Mapping[str, Any]], where: _Where) -> None:
     """Print for each size what it needs in each precision, in colour where it fits."""
-    print(f"{_asked(tables[0], several=True)}; {_gib(where.memory)} GiB of {where.said}")
+    print(f"{_asked(tables[0], several=True)}; memory {_gib(where.memory)} GiB ({where.said})")
     print()
     precisions = [row["precision"] for row in tables[0]["precisions"]]
     cells = [["GiB needed", "SIZE", *precisions]]
     for table in tables:
         needed = [f"{_gib(row['total'])} {'yes' if row['fits'] else ' no'}" for row in table["precisions"]]
-        cells.append([printable(table["name"]), size_words([table["params"]]), *needed])
+        cells.append([printable(table["name"]), size_words([table["shape"]["params"]]), *needed])
     head, *lines = columns(cells, right=frozenset(range(1, len(precisions) + 2)))
     print("\n".join([paint(head, BOLD), *map(_marked, lines)]))
     print()
@@ -280,20 +291,18 @@ def _verdict(rows: Sequence[Mapping[str, Any]], where: _Where) -> str:
 
 
 def _explain(where: _Where, table: Mapping[str, Any]) -> None:
-    kind = "16 bits" if where.gpu else "float32"
-    kept = (
-        f"; a token's keys and values are {table['cache_token'] / 1000:,.1f} kB"
-        if table["cache_token"]
-        else ""
-    )
-    note(f"computed in {kind}, embeddings as the rest of the weights{kept}")
-    if where.bandwidth is not None and table["train"] is None and table["kind"] != "encoder":
+    token, published = table["cache_token"], table["shape"]["context"]
+    kept = f"; keys and values are {token / 1024:,.1f} KiB a token" if token else ""
+    note(f"computed in {'16 bits' if where.gpu else 'float32'}{kept}")
+    if published is not None and table["context"] > published:
+        note(f"it was published for {published:,} tokens")
+    if where.bandwidth is not None and table["train"] is None and table["shape"]["kind"] != "encoder":
         note(f"speed: at most, where memory is read at {where.bandwidth / 1e9:.1f} GB/s")
 
 
 def _gib(nbytes: float) -> str:
     value = nbytes / _GIB
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.1f}" if value >= 0.95 else f"{value:.2f}"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 0.95 else f"{value:.2f}"
 
 
 def _speed(rate: float) -> str:
