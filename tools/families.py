@@ -118,7 +118,7 @@ def problems(found: list[Row] | None = None) -> Iterator[str]:
         yield f"src/bestiary/families: {mean(found):.1f} lines a family on average, {MEAN_LINES} at most"
     for row in found:
         if not (row.cases or row.live or (ROOT / OTHERWISE.get(row.name, "-")).is_file()):
-            yield f"src/bestiary/families/{row.name}.py: neither tests/tiny.py nor src/bestiary/prove/references proves it"
+            yield f"src/bestiary/families/{row.name}.py: neither tests/tiny.py nor prove/references proves it"
     if not PAGE.is_file() or PAGE.read_text(encoding="utf-8") != page(found):
         yield "docs/families.md: out of date; run `make docs`"
 

@@ -60,9 +60,8 @@ def main() -> None:
     json.loads(text)
     FILE.write_text(text, encoding="utf-8")
     unknown = prompts.named().keys() - said["formats"].keys()
-    print(
-        f"{FILE}: {sum(map(len, said['formats'].values()))} renderings; of no format: {', '.join(sorted(unknown))}"
-    )
+    count = sum(map(len, said["formats"].values()))
+    print(f"{FILE}: {count} renderings; without any: {', '.join(sorted(unknown))}")
 
 
 if __name__ == "__main__":

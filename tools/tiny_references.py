@@ -48,7 +48,7 @@ def make(family: str, name: str) -> None:
         "family": family,
         "reference": f"transformers=={transformers.__version__} {type(model).__name__}, float32",
         "tolerance": 1e-4,
-        "hidden_states": "after the embedding and after every block but the last, whose state is after the norm",
+        "hidden_states": "after the embedding and every block but the last, whose state is after the norm",
         "notes": ["random weights, large enough that a wrong layout moves logits by whole units"],
     }
     (case / "META.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")

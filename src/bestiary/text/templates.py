@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import roster
-from ..errors import BestiaryError, RequestError, TemplateError
+from ..errors import BestiaryError, TemplateError
 from ..files import open_checkpoint, paths
 from ..hub import cache
 from . import jinja, prompts
@@ -23,8 +23,8 @@ _NAMED = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_
 def choose(path: Path, tokenizer: Tokenizer, given: str | Path | None = None) -> ChatTemplate | None:
     """Return the chat template of a model; None where it has none, as a base model.
 
-    given: the name of a format ("vicuna-v1.1"), a Jinja template, or a file with one. Otherwise the model's own
-    files count, and then what the roster says of the checkpoint that it was pulled as, or adopted from.
+    given: the name of a format ("vicuna-v1.1"), a Jinja template, or a file with one. Otherwise the model's
+    own files count, and then what the roster says of the checkpoint that it was pulled as or adopted from.
     Raises TemplateError: it cannot be read, or is another model's. RequestError: no format has that name.
     """
     if given is not None:
