@@ -68,7 +68,7 @@ file. This page is made by `make docs`: change the files, not the page.
 4. **Prove it.** Where transformers has the architecture, a line in [tests/tiny.py](../tests/tiny.py) for
    every way to compute: each is compared live, and held to every context, adapter and quantisation. Where it
    has not, a tiny checkpoint, and what the authors' own code computes from it, in
-   [src/bestiary/prove/references](../tests/references).
+   [prove/references](../src/bestiary/prove/references).
 5. **Count it.** A published checkpoint in
    [sizes.toml](../src/bestiary/roster/published/sizes.toml): built at full size, without memory, it must
    have exactly as many parameters as its authors'. Then `make docs` adds it below.
