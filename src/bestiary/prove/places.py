@@ -14,6 +14,8 @@ from ..errors import RequestError
 PACKAGED = Path(__file__).parent / "references"
 # One case a family that transformers computes, by the name of our family's file.
 TINY = Path(__file__).parent / "tiny"
+# Cases of training objectives on plain tensors.
+LOSSES = Path(__file__).parent / "losses" / "cases"
 VARIABLE = "BESTIARY_REFERENCES"
 
 
@@ -31,14 +33,14 @@ class Places:
         """
         named = given or os.environ.get(VARIABLE)
         if not named:
-            return cls((PACKAGED,))
+            return cls((PACKAGED, LOSSES))
         folder = Path(named).expanduser()
         if not folder.is_dir() or next(folder.glob("*/META.json"), None) is None:
             where = "--references" if given else VARIABLE
             raise RequestError(
                 f"{where} {named}: no folder of reference results, each a folder with a META.json"
             )
-        return cls((folder, PACKAGED))
+        return cls((folder, PACKAGED, LOSSES))
 
     def case(self, name: str) -> Path | None:
         """Return the folder of a case; None where it is not at hand."""

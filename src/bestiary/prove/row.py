@@ -10,7 +10,7 @@ from ..describe import empty
 from ..errors import BestiaryError
 from ..roster import Entry
 from ..roster.published import by_id
-from . import adopted, prompts, reference, tokens, wire
+from . import adopted, losses, prompts, reference, tokens, wire
 from .finding import Certificate, Column, Finding
 from .places import Places
 
@@ -123,6 +123,8 @@ def _proven(kind: str, name: str, places: Places) -> Finding:
             return prompts.rendered(name)
         case "wire":
             return wire.compare(name)
+        case "loss" if name == "scaling-law":  # numbers that a paper prints: there is no case to read
+            return losses.scaling_law()
     place = places.tokenizer(name) if kind == "tokenizer" else places.case(name)
     if place is None:
         return Finding(f"{kind} {name}", None, note=_NOT_HERE)
@@ -130,7 +132,7 @@ def _proven(kind: str, name: str, places: Places) -> Finding:
         "reference": _logits,
         "adopt": adopted.compare,
         "tokenizer": tokens.compare,
-        "loss": _loss,
+        "loss": losses.compare,
     }
     return by_kind[kind](place)
 
@@ -140,8 +142,3 @@ def _logits(case: Path) -> Finding:
     allowed = next((one.allowed for one in both.findings if one.allowed is not None), None)
     said = ", ".join(one.what for one in both.findings if one.holds is not True)
     return Finding(f"reference {case.name}", both.holds, both.error, allowed, said)
-
-
-def _loss(case: Path) -> Finding:
-    """No objective but translation's is here yet."""
-    return Finding(f"loss {case.name}", None, note="training objectives are not here yet")
