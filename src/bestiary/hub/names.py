@@ -31,6 +31,8 @@ class Name:
 def parse(text: str) -> Name:
     """Read a hub name. Raises HubError when it cannot be one."""
     shown = repr(text[:200])
+    if text.startswith(("bedrock:", "openai:")):
+        raise HubError(f"{shown} is a hosted model: it is not here, and only chat, generate and embed ask it")
     found = _NAME.fullmatch(text)
     if found is None or "--" in found["repo"] or ".." in found["repo"]:
         raise HubError(f"{shown} is neither a path nor a name like org/name[@revision][:file.gguf]")

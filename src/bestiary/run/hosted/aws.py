@@ -45,7 +45,10 @@ def client(model: str) -> Any:
             f"{model} is asked through boto3, which is not installed. Type: pip install 'bestiary[hosted]'"
         ) from error
     with translated(model, ""):
-        return boto3.client("bedrock-runtime", config=Config(connect_timeout=10, read_timeout=timeout()))
+        # A session of its own: boto3's shared one keeps the keys that it found first.
+        return boto3.Session().client(
+            "bedrock-runtime", config=Config(connect_timeout=10, read_timeout=timeout())
+        )
 
 
 @contextmanager

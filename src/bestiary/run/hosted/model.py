@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from os import PathLike
@@ -25,7 +24,7 @@ from .operator import HostedOutput, Operator, Request, chunks
 
 # What an LLM has because its model is here.
 _NOT_HERE = {
-    "path": "it is no file",
+    "path": "it is its operator's, and no file",
     "template": "its operator writes the prompt",
     "tokenizer": "its tokenizer is its operator's",
     "tuning": "its weights are its operator's",
@@ -192,7 +191,7 @@ class Hosted(LLM):
         if len(widths) != 1 or 0 in widths:
             raise HostedError(self.name, f"its vectors have {sorted(widths)} numbers: they are no matrix")
         for row in cast(Sequence[list[object]], rows):
-            if not all(isinstance(x, int | float) and math.isfinite(x) for x in row):
+            if not all(type(x) in (int, float) for x in row):  # no bool; JSON of ours has no NaN
                 raise HostedError(self.name, "a vector of its answer holds something else than numbers")
         return torch.tensor(rows, dtype=torch.float32)
 
