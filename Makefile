@@ -69,6 +69,7 @@ size:
 nightly: $(VENV)/.test
 	@$(BIN)/bestiary pull $(MODEL)
 	$(BIN)/python -m pytest -m nightly --hypothesis-profile=nightly -o faulthandler_timeout=1800
+	$(BIN)/python -m tools.page_check
 
 clean:
 	rm -rf $(VENV) build dist src/bestiary.egg-info src/bestiary/kernels/_native.so

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from .. import hub, roster
+from ..errors import RequestError
 from ..hub import Local, cache
 from ..roster import Entry
+from ..roster.lineage import chain, verdict
 from ..roster.nearest import nearest
 from ..roster.search import Search, sizes
 from .labels import COLOURS, GROUPS, SHORT, chinese_name, full_name, in_chinese
@@ -35,6 +39,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--feature", help="chat, code, math, long-context, moe, tools, ...")
     parser.add_argument("--family", help="what computes it: llama, bloom, chatglm2, ...")
     parser.add_argument("--here", action="store_true", help="list the models on this machine instead")
+    parser.add_argument(
+        "--html", metavar="FILE", nargs="?", const="bestiary.html", help="write a page of it: bestiary.html"
+    )
     parser.add_argument("--json", action="store_true", help="print it as JSON")
 
 
@@ -44,10 +51,14 @@ def run(options: argparse.Namespace) -> int:
         options.words, options.kind, options.size, options.licence, options.language, options.feature,
         options.family,
     )  # fmt: skip
+    if options.json and options.html is not None:
+        raise RequestError("--json and --html are two forms of one list; name one")
     if options.here:
         return _here(as_json=options.json)
     everything = sorted(roster.entries().values(), key=lambda entry: entry.id)
     found = [entry for entry in everything if asked.fits(entry)]
+    if options.html is not None:
+        return _write(Path(options.html).expanduser(), found)
     here = pulled()
     if options.json:
         print_json([_row(entry, here.get(entry.id, [])) for entry in found])
@@ -102,7 +113,7 @@ def _print(found: list[Entry], here: Mapping[str, list[Local]]) -> None:
         if of_group:
             print(paint(f"{titles[in_chinese()]}: {len(of_group)}", BOLD))
         for entry, row in of_group:
-            print(_line(row, widths, {0: GREEN, _USE: COLOURS[entry.licence.commercial]}))
+            print(_line(row, widths, {0: GREEN, _USE: COLOURS[verdict(chain(entry))]}))
     note(f"USE: may it earn money; cond.: on conditions; ?: unstated{'; *: here' if here else ''}")
 
 
@@ -122,7 +133,7 @@ def _cells(entry: Entry, here: Mapping[str, list[Local]]) -> tuple[str, ...]:
         entry.id,
         full_name(entry, chinese=in_chinese()),
         size_words(sizes(entry)) or "-",
-        SHORT[entry.licence.commercial],
+        SHORT[verdict(chain(entry))],
         _spoken(entry.languages),
         entry.date[:4],
         entry.kind,
@@ -151,13 +162,33 @@ def _row(entry: Entry, here: list[Local]) -> dict[str, Any]:
         "date": entry.date,
         "parameters": sizes(entry),
         "licence": entry.licence.weights,
-        "commercial": entry.licence.commercial,
+        "commercial": verdict(chain(entry)),
         "languages": entry.languages,
         "features": entry.features,
         "about": vars(entry.about),
         "checkpoints": [one.id for one in entry.checkpoints],
         "here": [{**vars(model), "path": str(model.path)} for model in here],
     }
+
+
+def _write(file: Path, found: Sequence[Entry]) -> int:
+    """Write the page, whole or not at all. Raises RequestError for a file that is no page of this program."""
+    from .page import GENERATOR, page
+
+    if file.is_dir() or (file.exists() and GENERATOR.encode() not in file.read_bytes()[:2000]):
+        raise RequestError(
+            f"{file} is there, and is no page that was made by this command\nTry: another name"
+        )
+    if not found:
+        raise RequestError("no system of the roster is like that\nTry: bestiary list")
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        temporary.write_text(page(found), encoding="utf-8")
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
+    note(f"{len(found)} systems in {file}, {size(file.stat().st_size)}; it opens in any browser")
+    return 0
 
 
 def _here(*, as_json: bool) -> int:

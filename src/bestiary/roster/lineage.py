@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
 
-from . import entries
+from . import entries, find
 from .entry import Checkpoint, Entry, Step
 
 # A model made so holds nothing of the other's weights, and its licence does not reach it.
@@ -42,13 +42,19 @@ class Node:
     below: tuple[Node, ...]
 
 
+def system(base: str) -> Entry | None:
+    """The system that a base is: by its id, or as one of its checkpoints; None for none of the roster."""
+    return entries().get(base) or (find(base) if "/" in base else None)
+
+
 @cache
 def made_from() -> Mapping[str, tuple[tuple[Entry, Step], ...]]:
     """Which systems were made from each, by its id, the oldest first."""
     found: dict[str, list[tuple[Entry, Step]]] = {}
     for entry in sorted(entries().values(), key=lambda entry: entry.date):
         for step in entry.lineage:
-            found.setdefault(step.base, []).append((entry, step))
+            base = system(step.base)
+            found.setdefault(base.id if base else step.base, []).append((entry, step))
     return MappingProxyType({base: tuple(rows) for base, rows in found.items()})
 
 
@@ -57,7 +63,7 @@ def ancestors(entry: Entry, *, above: frozenset[str] = frozenset()) -> tuple[Nod
     seen = above | {entry.id}
     nodes = []
     for step in entry.lineage:
-        base = entries().get(step.base)
+        base = system(step.base)
         further = ancestors(base, above=seen) if base is not None and base.id not in seen else ()
         nodes.append(Node(base.id if base else step.base, step.how, base, step.note, further))
     return tuple(nodes)
@@ -102,7 +108,7 @@ def verdict(links: Iterable[Link]) -> str:
 
 def _links(steps: Iterable[Step], seen: set[str]) -> Iterator[Link]:
     for step in steps:
-        base = entries().get(step.base)
+        base = system(step.base)
         if step.how in APART or base is None or base.id in seen:
             continue
         seen.add(base.id)
@@ -117,11 +123,13 @@ def _steps(entry: Entry, checkpoint: Checkpoint, commercial: str) -> tuple[Step,
     They are those to its bases, or else to what it has the sizes of, or else those that allow what is said of
     it: of Vicuna, which may be used on conditions, version 1.5 came from Llama 2, and not from LLaMA.
     """
-    owners = {one.id.lower(): other.id for other in entries().values() for one in other.checkpoints}
     for names in (checkpoint.base, (checkpoint.like or "",)):
-        named = {owners.get(name.lower(), name) for name in names}
-        if found := tuple(step for step in entry.lineage if step.base in named):
-            return found
+        owners = {owner.id for name in names if (owner := system(name)) is not None}
+        named = [
+            step for step in entry.lineage if (base := system(step.base)) and base.id in owners - {entry.id}
+        ]
+        if named:
+            return tuple(named)
     allowed = {step: verdict((*_links([step], {entry.id}), _FREE)) for step in entry.lineage}
     agree = [step for step, word in allowed.items() if word == commercial]
     freer = [step for step, word in allowed.items() if _WORST.index(word) > _WORST.index(commercial)]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ..errors import RequestError
 from . import entries, normal
 from .entry import COMMERCIAL, FEATURES, KINDS, Checkpoint, Entry
+from .lineage import chain, verdict, verdicts
 from .published import by_id
 
 _SIZE = re.compile(r"(<=|>=|<|>|=)?\s*(\d{1,4}(?:\.\d{1,3})?)\s*([kmbt])", re.ASCII | re.IGNORECASE)
@@ -97,9 +98,7 @@ def _bound(text: str) -> Callable[[int], bool]:
 def _is_licensed(entry: Entry, wanted: str) -> bool:
     word = _ALSO.get(wanted.lower(), wanted.lower())
     if word in COMMERCIAL:
-        return word in {one.commercial or entry.licence.commercial for one in entry.checkpoints} or (
-            not entry.checkpoints and entry.licence.commercial == word
-        )
+        return word in (verdicts(entry) or {verdict(chain(entry))})
     named = (entry.licence.weights, *(one.licence or "" for one in entry.checkpoints))
     return any(normal(word) in normal(name) for name in named)
 

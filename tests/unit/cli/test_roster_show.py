@@ -55,6 +55,8 @@ def test_a_card_says_all_and_fits(
 def _worked_out(monkeypatch: pytest.MonkeyPatch, *systems: Entry) -> None:
     known = {system.id: system for system in systems}
     monkeypatch.setattr(lineage, "entries", lambda: known)
+    owners = {one.id.lower(): system for system in systems for one in system.checkpoints}
+    monkeypatch.setattr(lineage, "find", lambda name: owners.get(name.lower()))
     lineage.made_from.cache_clear()
 
 
