@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 
 from bestiary import families, roster
+from bestiary.adopt import ARITHMETICS
 from bestiary.roster import Entry
+from bestiary.roster import lineage as chains
 from bestiary.roster.published import by_id
 from bestiary.text import prompts
+from tests.goldens import STORED, root
 
 ENTRIES = list(roster.entries().values())
 
@@ -61,6 +64,61 @@ def test_its_claim_has_a_proof(entry: Entry) -> None:
         assert name
         assert kind != "parameters" or name in by_id()
         assert kind != "prompt" or name in prompts.named()
+
+
+# What is no model until its base is added to it, and which of these are sums whose arithmetic is named.
+PARTIAL = {"delta", "adapter", "xor", "subtracted", "easylm"}
+SUMS = {"delta", "subtracted"}
+LLAMA = "LLaMA License"
+
+
+def test_what_goes_on_a_base_names_it(entry: Entry) -> None:
+    """And only that; a base is a checkpoint of the roster, and a sum has its arithmetic."""
+    for one in entry.checkpoints:
+        assert bool(one.base) == (one.form in PARTIAL), one.id
+        assert all(roster.find(base) is not None for base in one.base), one.id
+        assert (one.how is not None) == (one.form in SUMS), one.id
+        assert one.how is None or one.how in ARITHMETICS, one.id
+
+
+def test_its_features_are_those_of_its_checkpoints(entry: Entry) -> None:
+    forms = {one.form for one in entry.checkpoints}
+    assert "adapter" not in forms or "adapter" in entry.features
+    assert "delta" not in forms or "delta" in entry.features
+
+
+def test_its_own_proof_shows_its_claim(entry: Entry) -> None:
+    """A case that proves the claim is among those that are run for this entry."""
+    for proof in entry.claim.proof:
+        kind, _, name = proof.partition(" ")
+        assert kind != "reference" or name in entry.proof.references
+        assert kind != "tokenizer" or name in entry.proof.tokenizers
+
+
+def test_no_licence_allows_more_than_what_it_was_made_from(entry: Entry) -> None:
+    """Nothing that was made from LLaMA may be used for money, and nothing non-commercial is called free."""
+    for one in entry.checkpoints:
+        said = one.commercial or entry.licence.commercial
+        words = one.licence or entry.licence.weights
+        assert words != LLAMA or said == "no", one.id
+        assert said == "no" or not words.startswith("CC-BY-NC"), one.id
+        assert said not in {"yes", "conditions"} or one.form != "unpublished", one.id
+        assert said != "yes" or chains.verdict(chains.chain(entry, one)) == "yes", one.id
+        assert all(
+            said == "no"
+            for base in one.base
+            if (root := roster.find(base)) is not None and root.id == "llama"
+        ), one.id
+
+
+def test_its_proofs_are_among_the_reference_results(entry: Entry) -> None:
+    """Those that the package carries are always at hand, the others only where the results are."""
+    if (folder := root()) is None:
+        return
+    for name in entry.proof.references:
+        assert (folder / name).is_dir() or (STORED / name).is_dir(), name
+    assert all((folder / "tokenizers" / name).is_dir() for name in entry.proof.tokenizers)
+    assert entry.proof.prompts is None or (folder / "prompts" / f"{entry.proof.prompts}.json").is_file()
 
 
 def test_every_name_finds_its_system() -> None:
