@@ -1,8 +1,8 @@
 """The memory that a model takes and the speed to expect, from its shape alone: before any download.
 
 Weights are counted as they lie in memory: matrices in their format, with its scales; what is no matrix in
-what is computed in; embeddings and heads with the rest. Keys and values, for as many tokens as the context holds.
-Activations, at their highest moment (run.footprint says what is counted). And the program itself.
+what is computed in; embeddings and heads with the rest. Keys and values, for as many tokens as the context
+holds. Activations, at their highest moment (run.footprint says what is counted). And the program itself.
 
 On a CPU everything is computed in float32, whatever the weights are held in; on a GPU in 16 bits.
 """
@@ -96,7 +96,7 @@ def room(tokens: int) -> int:
 
 
 def largest_context(shape: Shape, plan: Plan, memory: int) -> int:
-    """The most tokens with which a model fits in so many bytes, no more than it was published for; 0: none."""
+    """The most tokens with which a model fits in so many bytes, up to those it was published for; 0: none."""
     high = shape.context or _MOST
     if _fits(shape, plan, memory, high):
         return high
