@@ -54,7 +54,10 @@ def resolve(name: str) -> Path:
 def _of_roster(entry: Entry, name: str) -> Path:
     """The local path of a system of the roster: its wheel's model, or the first of its checkpoints."""
     if entry.wheel is None:
-        return _cached(parse(_checkpoint(entry, name)))
+        # The hub once had names without an organisation, and caches still hold them: "gpt2".
+        plain = name.isascii() and name.replace("-", "").replace(".", "").isalnum()
+        alone = plain and cache.snapshot(parse(name)) is not None
+        return _cached(parse(name if alone else _checkpoint(entry, name)))
     if entry.wheel.is_in(cache.own_cache()):
         return cache.own_cache() / entry.wheel.name
     wrong = f"{entry.id} ({entry.name}) is not in {cache.own_cache()} yet"
@@ -156,6 +159,8 @@ def _cached(name: Name) -> Path:
     """A repository of the Hugging Face cache, or one file of it."""
     folder = cache.snapshot(name)
     if folder is None:
+        if roster.find(name.repo) is not None:
+            raise HubError(f"{name} is not in {cache.hub_cache()} yet.\nTry: bestiary pull {name}")
         close = nearest(str(name), (model.name for model in cache.hub_models()))
         where = f"no such path, not in the roster, not in {cache.hub_cache()}"
         remedy = f"bestiary pull {name}" if "/" in name.repo else "bestiary list"

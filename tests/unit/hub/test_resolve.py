@@ -65,12 +65,12 @@ def test_the_hub_cache_is_where_other_tools_have_it(
 
 
 def test_paths(home: Path) -> None:
-    (home / "llama").mkdir()
-    (home / "llama" / "model.safetensors").touch()
+    (home / "mine").mkdir()
+    (home / "mine" / "model.safetensors").touch()
     (home / "one").mkdir()
     (home / "one" / "x.gguf").touch()
-    assert hub.resolve("llama") == Path("llama")
-    assert hub.resolve("~/llama") == home / "llama"
+    assert hub.resolve("mine") == Path("mine")
+    assert hub.resolve("~/mine") == home / "mine"
     assert hub.resolve(str(home / "one" / "x.gguf")) == home / "one" / "x.gguf"
     # The GGUF file in a folder is the model: it holds its own config and tokenizer.
     assert hub.resolve("./one") == Path("one/x.gguf")
