@@ -13,7 +13,8 @@ Python, PyTorch and its threads take themselves, and the few bytes that an alloc
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import astuple
 from fractions import Fraction
 from math import lcm
@@ -30,6 +31,7 @@ from torch.utils._pytree import tree_leaves
 from ..adapters.lora import LoRA
 from ..bricks import Attention, MoE
 from ..context import Cache, Full, Stream
+from ..kernels import Kernel
 from ..kernels.experts import Experts, mixture
 from ..models import Blocks, Encoder, EncoderDecoder, Model
 from ..roster.published.shapes import Moment
@@ -147,12 +149,15 @@ def _with_expert(
     return out.index_add(0, rows, weights[rows, place, None] * expert(x[rows]))
 
 
-def _only_meta(x: Tensor, *_: object) -> str | None:
-    return None if x.is_meta else "it counts memory, and computes nothing"
-
-
-mixture.add("fullest", _fullest, _only_meta)
-mixture.add("even", _even, _only_meta)
+@contextmanager
+def _standing_in(function: Callable[..., Tensor]) -> Iterator[None]:
+    """Let a function take the place of what computes mixtures, until the block ends."""
+    kernel = Kernel(function.__name__, function)
+    mixture.kernels.insert(0, kernel)
+    try:
+        yield
+    finally:
+        mixture.kernels.remove(kernel)
 
 
 class _OnePass(nn.Module):
@@ -178,7 +183,7 @@ def moments(build: Build, dtype: torch.dtype = torch.float32) -> tuple[Moment, .
             None if isinstance(model, Encoder) else Cache.empty(model, 1, keys, dtype=dtype, device="meta")
         )
         with torch.inference_mode():
-            return _counted("fullest", lambda: _step(model, torch.empty(1, tokens, dtype=torch.int64), cache))
+            return _counted(_fullest, lambda: _step(model, torch.empty(1, tokens, dtype=torch.int64), cache))
 
     reads = isinstance(model, Encoder)
     return highest(*_fitted([(tokens, 0 if reads else keys) for tokens, keys in _POINTS], step))
@@ -214,7 +219,7 @@ def learnt(model: Model) -> tuple[Moment, ...]:
 
     def step(tokens: int, keys: int) -> Run:
         model.zero_grad()
-        return _counted("even", lambda: _learn(model, torch.empty(1, tokens, dtype=torch.int64)))
+        return _counted(_even, lambda: _learn(model, torch.empty(1, tokens, dtype=torch.int64)))
 
     experts = max((len(module.experts) for module in model.modules() if isinstance(module, MoE)), default=1)
     polynomials, _ = _fitted([(tokens * experts, 0) for tokens in _ROWS], step)
@@ -261,11 +266,11 @@ def highest(rows: Sequence[Sequence[int]], channels: dict[int, int]) -> tuple[Mo
     return tuple(moment for moment in every if moment in found)
 
 
-def _counted(experts: str, step: Callable[[], None]) -> Run:
+def _counted(experts: Callable[..., Tensor], step: Callable[[], None]) -> Run:
     """Run a step; return the bytes alive at each moment, and the channels of those within attention."""
     counted = Counted()
     fused = Fused(counted)
-    with torch.device("meta"), mixture.forced(experts), counted, fused:
+    with torch.device("meta"), _standing_in(experts), counted, fused:
         step()
     return counted.moments, fused.channels
 
