@@ -134,6 +134,9 @@ def _context(shape: Shape, asked: int | None) -> int:
 
 def _sized(name: str) -> list[Sized]:
     """The models that a name stands for: the sizes of a system, one checkpoint, or a folder that is here."""
+    repo = name.partition("@")[0]
+    if "/" in repo and not Path(name).exists() and (known := shape(repo)) is not None:
+        return [Sized(repo, known)]  # the roster need not be read
     found = system(name)
     if (Path(name).exists() and "/" in name) or Path(name).is_file() or found is None:
         return [_here(name)]
