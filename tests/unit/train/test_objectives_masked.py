@@ -154,6 +154,7 @@ def test_sentences_are_taken_whole() -> None:
     lambda: blanks.blanked(torch.arange(5), [(2, 2)], blanks.Marks(7, 8, 9)),
     lambda: blanks.blanked(torch.arange(5), [(3, 6)], blanks.Marks(7, 8, 9)),
     lambda: blanks.continued(torch.arange(5), 5, blanks.Marks(7, 8, 9)),
+    lambda: blanks.batch([]),
     lambda: blanks.draw_places([4, 4], 9, random.Random(0)),
     lambda: spans.corrupted(torch.arange(5), torch.ones(4).bool(), 100),
     lambda: spans.SpanNoise(1.5),

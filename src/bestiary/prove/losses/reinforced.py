@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy
@@ -68,15 +69,15 @@ def _step(case: Case, name: str, how: Mapping[str, Any], mask: Tensor) -> None:
     _losses(case, name, how, _Played(old, values, returns, advantage, mask))
 
 
+@dataclass(frozen=True)
 class _Played:
     """What the old policy said and earned."""
 
-    def __init__(
-        self, said: Tensor, values: Tensor, returns: Tensor, advantage: Tensor, mask: Tensor
-    ) -> None:
-        self.said, self.values, self.returns, self.advantage, self.mask = (
-            said, values, returns, advantage, mask,
-        )  # fmt: skip
+    said: Tensor
+    values: Tensor
+    returns: Tensor
+    advantage: Tensor
+    mask: Tensor
 
 
 def _losses(case: Case, name: str, how: Mapping[str, Any], old: _Played) -> None:

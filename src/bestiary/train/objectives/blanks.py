@@ -103,7 +103,12 @@ def without_order(example: Blanked) -> Blanked:
 
 
 def batch(examples: Sequence[Blanked]) -> Blanked:
-    """Return examples (T) as one batch (B, T), padded on the right with id 0 at position 0."""
+    """Return examples (T) as one batch (B, T), padded on the right with id 0 at position 0.
+
+    Raises RequestError for no example.
+    """
+    if not examples:
+        raise RequestError("a batch is made of one example or more")
     longest = max(len(example.ids) for example in examples)
 
     def padded(tensor: Tensor, value: int) -> Tensor:
