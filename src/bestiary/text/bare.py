@@ -15,4 +15,6 @@ def bare(control: Iterable[str]) -> PipelineTokenizer:
     """
     added = tuple(Added(256 + i, name) for i, name in enumerate(dict.fromkeys(control)))
     special = Special(control={token.content: token.id for token in added})
-    return bpe.byte_level(Model("BPE", dict(stream.BYTE_OF), merges=[]), patterns.byte_level(), None, special, added)
+    return bpe.byte_level(
+        Model("BPE", dict(stream.BYTE_OF), merges=[]), patterns.byte_level(), None, special, added
+    )
