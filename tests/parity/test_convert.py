@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from bestiary.context import Full
 from bestiary.convert import convert
 from bestiary.convert import folder as folders
 from bestiary.errors import CheckpointError, RequestError, TokenizerError
+from bestiary.files import safetensors
 from bestiary.load import Loaded, load
 from bestiary.text.tokenizer import open_tokenizer
 from tests import tiny
@@ -309,6 +311,53 @@ def test_a_tokenizer_without_a_form_is_refused_with_the_remedy(tmp_path: Path) -
 def test_bad_requests(arguments: dict[str, str], said: str, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=said):
         convert(tmp_path, tmp_path / "x", **arguments)  # type: ignore[arg-type]
+
+
+def test_a_folder_is_written_again_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over its own files, all at once; never beside others, which would be read for the new ones."""
+    tiny.make("llama", tmp_path / "model")
+    out = tmp_path / "out"
+    with monkeypatch.context() as patched:
+        patched.setattr(folders, "SHARD", 30_000)
+        convert(tmp_path / "model", out, kind="f16")
+        before = {path.name: path.read_bytes() for path in out.iterdir()}
+        made = safetensors.write_planned
+
+        def failing(path: Path, *rest: Any, **more: Any) -> None:
+            if "00003" in path.name:
+                raise OSError(28, "No space left on device")
+            made(path, *rest, **more)
+
+        patched.setattr(safetensors, "write_planned", failing)
+        with pytest.raises(CheckpointError, match="out: cannot be written: No space left on device"):
+            convert(tmp_path / "model", out, kind="bf16", overwrite=True)
+        with pytest.raises(CheckpointError, match="cannot be written"):
+            convert(tmp_path / "model", tmp_path / "new")
+        patched.setattr(safetensors, "write_planned", made)
+        assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+        convert(tmp_path / "model", out, kind="bf16", overwrite=True)
+    assert {entry.dtype for entry in load(out).checkpoint.entries.values()} == {"BF16"}
+    with pytest.raises(RequestError, match=r"out holds other weights .*index\.json\), which"):
+        convert(tmp_path / "model", out, overwrite=True)
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "out"}
+
+
+def test_the_disk_is_asked_for_room_for_all_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folders, "SHARD", 30_000)
+    tiny.make("llama", tmp_path)
+    monkeypatch.setattr(os, "statvfs", lambda _: type("", (), {"f_bavail": 200, "f_frsize": 1000}))
+    with pytest.raises(CheckpointError, match=r"the disk has 0\.0 GB free"):
+        convert(tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny.make("llama", tmp_path / "model")
+    with pytest.raises(RequestError, match=r"config\.json is a file, and .* would lie in it"):
+        convert(tmp_path / "model", tmp_path / "model/config.json/x.gguf", tokenizer=False)
+    monkeypatch.chdir(tmp_path)
+    done = convert("model", ".", form="gguf", tokenizer=False)
+    assert [path.name for path in done.files] == [f"{tmp_path.name}.gguf"]
 
 
 def test_nothing_is_written_over(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,12 +12,13 @@ from torch import Tensor, nn
 
 from ..errors import RequestError
 from ..files.safetensors import write
+from ..files.writing import write_json
 from ..load import Loaded
 from ..tensors import Turned, Use
 from .attach import Adapted
 from .config import NAME, settings
 from .dora import DoRA
-from .lora import LoRA, LoRAEmbedding
+from .lora import LoRA, LoRAEmbedding, dense
 from .peft import PREFIX, WEIGHTS, Adapter, Factors
 from .place import Names, by_rows
 from .weights import rows
@@ -41,9 +41,7 @@ def save(source: Adapter | Loaded, folder: str | Path) -> None:
     write(folder / WEIGHTS[0], {n: t.detach().contiguous() for n, t in tensors.items()}, {"format": "pt"})
     # A grouped B was made one of the whole layer: enable_lora is said of files that have it.
     said = {key: value for key, value in adapter.config.items() if key != "enable_lora"} | _told(adapter)
-    temporary = folder / f"{NAME}.tmp"
-    temporary.write_text(json.dumps(said, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(folder / NAME)
+    write_json(folder / NAME, said)
 
 
 def gather(loaded: Loaded) -> Adapter:
@@ -70,8 +68,30 @@ def gather(loaded: Loaded) -> Adapter:
         turned.add(isinstance(use.layout, Turned))
     if not factors:
         raise RequestError("no adapter is on this model, so there is none to save")
-    whole = dict(loaded.adapter.whole) if isinstance(loaded, Adapted) else {}
+    whole = _whole(loaded) if isinstance(loaded, Adapted) else {}
     return Adapter(loaded.checkpoint.path, _config(loaded, factors, whole, turned), factors, whole)
+
+
+def _whole(loaded: Adapted) -> dict[str, Tensor]:
+    """Return the tensors that an adapter brought whole, as they are now where they were trained."""
+    model, brought = loaded.model, loaded.adapter.whole
+    found: dict[str, Tensor] = {}
+    for name, use in Names.of(loaded).find(brought, model)[0].items():
+        now = _joined(use, [_now(model, ours) for ours in use.ours], model)
+        same = torch.equal(brought[name].to(now), now)
+        found[name] = brought[name] if same else now
+    return found
+
+
+def _now(model: nn.Module, name: str) -> Tensor:
+    path, _, leaf = name.rpartition(".")
+    owner = model.get_submodule(path)
+    while isinstance(owner, LoRA | LoRAEmbedding):
+        owner = owner.base
+    if leaf == "weight" and hasattr(owner, "dequantize"):  # 16 bits, as bytes
+        return dense(owner)
+    tensor: Tensor = getattr(owner, leaf)
+    return tensor.detach()
 
 
 def _factors(cut: Use, modules: Sequence[nn.Module], model: nn.Module) -> Factors:

@@ -75,20 +75,32 @@ def holding(module: nn.Module, leaf: str, value: Tensor, dtype: torch.dtype) -> 
 def merged(path: str, module: nn.Module) -> nn.Module:
     """Return a plain module that computes what an adapted one does, with a weight of its base's type.
 
-    Raises RequestError for a base of packed integers.
+    Raises RequestError for a base of packed integers, and for a sum that its base's type does not reach.
     """
     base, whole = module, dense(module)
     while isinstance(base, LoRA | LoRAEmbedding):
         base = base.base
     if isinstance(base, nn.Linear | nn.Embedding):
-        return holding(base, "weight", whole, base.weight.dtype)
+        return holding(base, "weight", _rounded(path, whole, base.weight.dtype), base.weight.dtype)
     if isinstance(base, PackedLinear | PackedEmbedding) and base.fmt.name in _HALVES.values():
         kind = next(kind for kind, name in _HALVES.items() if name == base.fmt.name)
-        return holding(base, "weight", whole.to(kind), torch.float32)
+        return holding(base, "weight", _rounded(path, whole, kind), torch.float32)
     raise RequestError(
         f"{path} is packed ({base}): rounded to its few steps again, the sum would lose much of the adapter. "
         "Keep the adapter beside this model, or merge it into the 16-bit base"
     )
+
+
+def _rounded(path: str, whole: Tensor, dtype: torch.dtype) -> Tensor:
+    rounded = whole.to(dtype)
+    if not rounded.isfinite().all() and whole.isfinite().all():
+        largest = whole.abs().max().item()
+        raise RequestError(
+            f"{path} would be {largest:.3g} with the adapter, which {str(dtype).removeprefix('torch.')} does "
+            "not reach\nTry: a base in bfloat16 or float32 (bestiary convert --type), or keep the adapter "
+            "beside it"
+        )
+    return rounded
 
 
 def _packed(

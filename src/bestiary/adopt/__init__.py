@@ -14,6 +14,7 @@ from .. import hub, roster
 from ..adapters import is_adapter, read
 from ..errors import HubError, RequestError
 from ..files.safetensors import write_planned
+from ..files.writing import write_json
 from ..hub.cache import RECORD, repository
 from . import folder as folders
 from .arithmetic import ARITHMETICS
@@ -50,29 +51,27 @@ def find(
     if how is not None and how not in ARITHMETICS:
         raise RequestError(f"--how {how[:40]!r} is no arithmetic known here\nTry: {', '.join(ARITHMETICS)}")
     path, known = _local(source), _published(source)
-    if path.is_dir() and (path / RECORD).is_file():
+    made = (path / RECORD).is_file()
+    if made and not adapters:
         raise RequestError(f"{path} was adopted already: it is a model\nTry: bestiary chat {path}")
     if is_adapter(path):
+        if how is not None:
+            raise RequestError(f"{path} is an adapter, which --how {how} says nothing of\nTry: without --how")
         return _adapter(path, known, base, adapters)
-    how = how or (known.how if known is not None else None)
-    if how is not None and (base is not None or not adapters):
-        arithmetic, wanted = ARITHMETICS[how], (known.base[0] if known and known.base else None)
-        if base is None and wanted is None:
-            raise RequestError(f"{source} is a difference to {arithmetic.base}\nTry: --base with its folder")
-        place = _base(source, base, wanted)
-        name = Path(known.id if known else source).name
-        job = Difference.of(path, place, name=name, how=how, arithmetic=arithmetic)
-        job.combined.wanted = wanted
-        return job
+    if how := how or (known.how if known is not None and not made else None):
+        return _difference(source, path, known, base=base, adapters=adapters, how=how)
+    if adapters and base is not None:
+        raise RequestError(
+            f"{path} and {base} cannot both be what the adapters go on\nTry: without --base; or, if the "
+            "first is a difference, --how without --adapter, and the adapters in a second step"
+        )
     if adapters:
-        return Merging.of(path, [_local(adapter) for adapter in adapters])
+        return Merging.of(path, [*map(_local, adapters)])
     if base is not None and is_prefix(path):
         return Prefixed.of(path, _local(base))
     if base is not None or "delta" in path.name.lower():
-        raise RequestError(
-            f"how {source} differs from its base is not known here: its name is none of the roster's\n"
-            f"Try: --base FOLDER --how with one of {', '.join(ARITHMETICS)}"
-        )
+        said = f"how {source} differs from its base is not known here: its name is none of the roster's"
+        raise RequestError(f"{said}\nTry: --base FOLDER --how with one of {', '.join(ARITHMETICS)}")
     if is_encrypted(path):
         raise RequestError(
             f"{path} was encrypted with LLaMA's own file\nTry: --how xor --base FOLDER/consolidated.00.pth"
@@ -102,7 +101,7 @@ def adopt(job: Job, to: str | Path, *, progress: Progress | None = None) -> Adop
 
     with folders.making(to) as made:
         write_planned(made / "model.safetensors", tensors, {"format": "pt"}, written=step)
-        folders.write_json(made / "config.json", job.config())
+        write_json(made / "config.json", job.config())
         tokenizer = folders.copy_text(job.tokenizers, made)
         Side.open(made)  # what was written is a model
         hashed = {what: folders.digests(files, step) for what, files in inputs.items()}
@@ -117,6 +116,31 @@ def _origin(inputs: Mapping[str, list[Path]]) -> str | None:
     """Return the hub name of what was adopted: of several, the last that is no base."""
     names = [repository(files[-1]) for what, files in inputs.items() if what != "base"]
     return next((name for name in reversed(names) if name is not None), None)
+
+
+def _difference(
+    source: str,
+    path: Path,
+    known: roster.Checkpoint | None,
+    *,
+    base: str | None,
+    adapters: Sequence[str],
+    how: str,
+) -> Difference:
+    """Put a difference on the base that was given, or on the one that the roster names."""
+    if adapters:
+        raise RequestError(
+            f"{source} is a difference, and no adapter goes on it before it is a model\nTry: first without "
+            "--adapter; then adopt the folder that it makes with --adapter"
+        )
+    arithmetic, wanted = ARITHMETICS[how], (known.base[0] if known and known.base else None)
+    if base is None and wanted is None:
+        raise RequestError(f"{source} is a difference to {arithmetic.base}\nTry: --base with its folder")
+    place = _base(source, base, wanted)
+    name = Path(known.id if known else source).name
+    job = Difference.of(path, place, name=name, how=how, arithmetic=arithmetic)
+    job.combined.wanted = wanted
+    return job
 
 
 def _adapter(path: Path, known: roster.Checkpoint | None, base: str | None, more: Sequence[str]) -> Merging:

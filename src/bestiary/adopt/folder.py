@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import re
 import secrets
 import shutil
@@ -13,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from ..errors import CheckpointError, RequestError
+from ..files.writing import write_json
 from ..hub.cache import RECORD
 
 _CHUNK = 4 << 20
@@ -49,12 +49,23 @@ def making(folder: Path) -> Iterator[Path]:
 
 
 def check_free(folder: Path) -> None:
-    """Raise RequestError for a place that holds something already."""
+    """Raise RequestError for a place that holds something already, or that no new folder can take."""
+    if folder.is_dir() and (what := _held(folder)):
+        raise RequestError(f"{folder} is {what}, which no new folder can replace\nTry: --to a folder in it")
     if folder.is_dir() and not any(folder.iterdir()):
         return
     if folder.exists() or folder.is_symlink():
         what = "is not empty" if folder.is_dir() else "is no folder"
         raise RequestError(f"{folder} {what}, and nothing is overwritten\nTry: --to another folder")
+
+
+def _held(folder: Path) -> str | None:
+    """Return what keeps an empty folder where it is, so that hours of writing do not end in that."""
+    if folder.is_symlink():
+        return "a link"
+    if folder.samefile(Path.cwd()):
+        return "the folder that this runs in"
+    return "a mount point" if folder.is_mount() else None
 
 
 def has_tokenizer(folder: Path) -> bool:
@@ -70,11 +81,6 @@ def copy_text(sources: Iterable[Path], folder: Path) -> Path | None:
             if file.is_file() and _TEXT.fullmatch(file.name):
                 shutil.copyfile(file, folder / file.name)
     return source
-
-
-def write_json(file: Path, value: Mapping[str, object]) -> None:
-    """Write a JSON file."""
-    file.write_text(json.dumps(dict(value), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def digests(files: Iterable[Path], read: Callable[[int], None]) -> dict[str, str]:

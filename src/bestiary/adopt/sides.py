@@ -126,4 +126,14 @@ def identities(model: Model) -> dict[str, object]:
 def _numbers(entry: Entry) -> Tensor:
     tensor = entry.read()
     packed = entry.dtype in FORMATS and entry.dtype not in FLOATS
-    return FORMATS[entry.dtype].decode(tensor).half() if packed else tensor
+    if not packed:
+        return tensor
+    numbers = FORMATS[entry.dtype].decode(tensor).half()
+    if not numbers.isfinite().all():
+        raise CheckpointError(
+            "holds numbers that float16 does not reach",
+            file=entry.file,
+            tensor=entry.name,
+            remedy="Write it with: bestiary convert --type bf16",
+        )
+    return numbers

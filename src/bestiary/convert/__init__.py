@@ -65,13 +65,18 @@ def convert(
     target = Path(target)
     form = form or ("gguf" if target.suffix.lower() == ".gguf" else "safetensors")
     _check(form, kind)
-    where = target / f"{target.name}.gguf" if form == "gguf" and target.suffix.lower() != ".gguf" else target
+    where = (
+        target / f"{target.resolve().name}.gguf"
+        if form == "gguf" and target.suffix.lower() != ".gguf"
+        else target
+    )
     _check_place(where, form, overwrite=overwrite)
     loaded = load(source)
     _check_apart(loaded, where)
     if form == "gguf":
         return _gguf(loaded, where, kind, tokenizer, None if dry_run else progress or _silent)
     plan = folder.plan(loaded, kind=kind, tokenizer=tokenizer)
+    folder.check_free(where, plan)
     files = [where / "model.safetensors"] if dry_run else folder.write(where, plan, progress=progress)
     architecture = str(plan.config.get("model_type", type(loaded.model).__name__))
     return Conversion(form, architecture, tuple(files), plan.tensors, {}, plan.notes)
@@ -133,6 +138,9 @@ def _check(form: str, kind: str | None) -> None:
 
 def _check_place(target: Path, form: str, *, overwrite: bool) -> None:
     """Refuse to write over something, or beside weights that would then be taken for part of the model."""
+    above = next(parent for parent in target.absolute().parents if parent.exists())
+    if not above.is_dir():
+        raise RequestError(f"{above} is a file, and {target} would lie in it\nTry: another place")
     if form == "gguf":
         if target.is_dir():
             raise RequestError(f"{target} is a folder, and a file is to be written")

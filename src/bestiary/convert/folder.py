@@ -3,7 +3,8 @@ files."""
 
 from __future__ import annotations
 
-import json
+import re
+import secrets
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,13 +15,13 @@ from torch import Tensor, nn
 
 from ..config import Config
 from ..describe import empty
-from ..errors import RequestError
+from ..errors import CheckpointError, RequestError
 from ..families import family
 from ..files import safetensors
-from ..files.writing import Planned, Progress, replacing
+from ..files.writing import Planned, Progress, check_room, write_json
 from ..load import FLOATS, Loaded
 from ..quant import repository
-from ..tensors import Use
+from ..tensors import Use, some
 from . import gguf
 from .likeness import changes, differences
 from .names import uses
@@ -38,6 +39,11 @@ _BESIDE = (
     "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
     "chat_template.json", "generation_config.json", "preprocessor_config.json",
 )  # fmt: skip
+# Weights, and what changes how they are read.
+_OTHERS = re.compile(
+    r".*\.(safetensors|bin|pt|pth|ckpt|gguf|index\.json)|(adapter_config|quantize_config|quant_config)\.json|"
+    r"params\.json|adopted\.json"
+)
 # Keys that tell of packed weights.
 _PACKED = frozenset({repository.KEY, "quantization_bit", "quantization_bit_width"})
 _PATTERNS = ("*.model", "*.tiktoken", "LICENSE*", "README.md", "USE_POLICY*", "NOTICE*")
@@ -151,12 +157,47 @@ def _beside(loaded: Loaded, folder: Path) -> tuple[Sequence[Path], Sequence[str]
     return sorted(found), () if spoken else ("there is no tokenizer beside the weights to copy",)
 
 
+def check_free(folder: Path, plan: Plan) -> None:
+    """Raise RequestError for a folder with weights that would be read in place of new ones, or with them."""
+    names = _names(len(_shards(plan.tensors)))
+    there = folder.iterdir() if folder.is_dir() else ()
+    others = [path.name for path in there if _OTHERS.fullmatch(path.name) and path.name not in names]
+    if others:
+        raise RequestError(
+            f"{folder} holds other weights or what is said of them ({some(sorted(others))}), which would be "
+            "read for the model that is written\nTry: another folder, or remove them first"
+        )
+
+
 def write(folder: Path, plan: Plan, *, progress: Progress | None = None) -> list[Path]:
-    """Write a planned folder and return its files: weights first, so that a config.json is of a whole
-    model."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write a planned folder and return its files.
+
+    They are written to a folder in it, and take their places when all are whole, config.json last; on failure
+    what was there before stays. Raises CheckpointError when the disk refuses.
+    """
     shards = _shards(plan.tensors)
+    new = not folder.exists()
+    temporary = folder / f".{secrets.token_hex(4)}.tmp"
+    try:
+        temporary.mkdir(parents=True)
+        try:
+            made = _fill(temporary, plan, shards, progress)
+            return [file.replace(folder / file.name) for file in made]
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+            if new and not any(folder.iterdir()):
+                folder.rmdir()
+    except OSError as error:
+        remedy = "Make room or choose another folder"
+        raise CheckpointError(f"cannot be written: {error.strerror}", file=folder, remedy=remedy) from error
+
+
+def _fill(
+    folder: Path, plan: Plan, shards: Sequence[Sequence[Planned]], progress: Progress | None
+) -> list[Path]:
+    """Write a plan's files to a new folder: weights first, so that a config.json is of a whole model."""
     total, done = sum(tensor.nbytes for tensor in plan.tensors), 0
+    check_room(folder, total)
 
     def written(nbytes: int) -> None:
         nonlocal done
@@ -164,21 +205,25 @@ def write(folder: Path, plan: Plan, *, progress: Progress | None = None) -> list
         if progress is not None:
             progress(done, total)
 
-    files: list[Path] = []
+    names = _names(len(shards))
     where: dict[str, str] = {}
-    for number, shard in enumerate(shards, 1):
-        many = f"model-{number:05}-of-{len(shards):05}.safetensors"
-        files.append(folder / (many if len(shards) > 1 else "model.safetensors"))
-        where |= {tensor.name: files[-1].name for tensor in shard}
-        safetensors.write_planned(files[-1], shard, {"format": "pt"}, written=written)
+    for name, shard in zip(names, shards, strict=False):
+        where |= {tensor.name: name for tensor in shard}
+        safetensors.write_planned(folder / name, shard, {"format": "pt"}, written=written)
     if len(shards) > 1:
-        index = {"metadata": {"total_size": total}, "weight_map": where}
-        files.append(_text(folder / "model.safetensors.index.json", index))
+        write_json(folder / names[-1], {"metadata": {"total_size": total}, "weight_map": where})
     for path in plan.copied:
-        if path.resolve() != (folder / path.name).resolve():
-            shutil.copyfile(path, folder / path.name)
-        files.append(folder / path.name)
-    return [*files, _text(folder / "config.json", plan.config)]
+        shutil.copyfile(path, folder / path.name)
+    write_json(folder / "config.json", plan.config)
+    return [folder / name for name in (*names, *(path.name for path in plan.copied), "config.json")]
+
+
+def _names(shards: int) -> list[str]:
+    """Return what the files of weights are called, the index last."""
+    if shards == 1:
+        return ["model.safetensors"]
+    many = [f"model-{number:05}-of-{shards:05}.safetensors" for number in range(1, shards + 1)]
+    return [*many, "model.safetensors.index.json"]
 
 
 def _shards(tensors: Sequence[Planned]) -> list[list[Planned]]:
@@ -191,10 +236,3 @@ def _shards(tensors: Sequence[Planned]) -> list[list[Planned]]:
         shards[-1].append(tensor)
         held += tensor.nbytes
     return shards
-
-
-def _text(path: Path, value: object) -> Path:
-    raw = (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
-    with replacing(path, len(raw)) as file:
-        file.write(raw)
-    return path

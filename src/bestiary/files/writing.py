@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import json
 import math
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -52,7 +53,7 @@ def replacing(path: Path, nbytes: int) -> Iterator[BinaryIO]:
     CheckpointError when the disk refuses, or has less room than nbytes, before a byte is written.
     """
     try:
-        _check_room(path, nbytes)
+        check_room(path, nbytes)
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
         try:
             with temporary.open("xb") as file:
@@ -70,7 +71,15 @@ def replacing(path: Path, nbytes: int) -> Iterator[BinaryIO]:
         raise CheckpointError(f"cannot be written: {error.strerror}", file=path, remedy=remedy) from error
 
 
-def _check_room(path: Path, nbytes: int) -> None:
+def write_json(path: Path, value: Mapping[str, object]) -> None:
+    """Write a JSON file, whole or not at all. Raises CheckpointError when the disk refuses."""
+    raw = (json.dumps(dict(value), indent=2, ensure_ascii=False) + "\n").encode()
+    with replacing(path, len(raw)) as file:
+        file.write(raw)
+
+
+def check_room(path: Path, nbytes: int) -> None:
+    """Raise CheckpointError where the disk has less room than nbytes for a file or folder at a path."""
     disk = os.statvfs(path.parent)
     free = disk.f_bavail * disk.f_frsize
     if free < nbytes:

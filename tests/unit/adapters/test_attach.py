@@ -201,6 +201,24 @@ def test_trained_adapters_are_saved(tmp_path: Path) -> None:
     assert (logits(adapters.attach(load(tmp_path), read)) - logits(model)).abs().max() <= 1e-4
 
 
+@pytest.mark.parametrize("half", [False, True])
+def test_a_head_that_was_trained_is_saved(folder: Path, half: bool, tmp_path: Path) -> None:
+    """modules_to_save as they are now; those that were left alone, bit for bit as they were brought."""
+    base = load(halved(folder) if half else folder)
+    ends = {
+        HEAD: torch.randn(130, 48).to(torch.float16 if half else torch.float32),
+        EMBED: torch.ones(130, 48),
+    }
+    on = attach(base, tmp_path / "a", low_rank() | ends)
+    weight: Any = on.model.get_submodule("head").weight
+    with torch.no_grad():
+        weight.zero_()  # packed or not: zero is zero
+    adapters.save(on, tmp_path / "saved")
+    again = adapters.read(tmp_path / "saved").whole
+    assert not again[HEAD].any()
+    assert torch.equal(again[EMBED], ends[EMBED])
+
+
 def test_nothing_to_save(folder: Path) -> None:
     with pytest.raises(RequestError, match="no adapter is on this model"):
         adapters.save(load(folder), folder / "out")

@@ -138,15 +138,59 @@ def test_types_that_are_not_added(base: Path, tmp_path: Path) -> None:
         ("base", {"how": "vicuna"}, "is a difference to LLaMA"),
         ("base", {"how": "magic"}, "no arithmetic known here"),
         ("a", {}, "goes on somebody/base, which is not on this machine"),
+        ("a", {"base": "base", "how": "vicuna"}, "is an adapter, which --how vicuna says nothing of"),
+        ("base", {"base": "base", "how": "vicuna", "adapter": "a"}, "is a difference, and no adapter goes"),
+        ("base", {"base": "base", "adapter": "a"}, "cannot both be what the adapters go on"),
+        ("vicuna-7b-delta-v1.1", {"adapter": "a"}, "is a difference, and no adapter goes on it"),
     ],
 )
 def test_what_is_missing_is_said(
     source: str, options: dict[str, str], said: str, base: Path, tmp_path: Path
 ) -> None:
     adapter(tmp_path / "a")
-    places = {key: str(tmp_path / value) if key == "base" else value for key, value in options.items()}
+    shutil.copytree(base, tmp_path / "vicuna-7b-delta-v1.1")
+    given = str(tmp_path / "base") if "base" in options else None
+    more = [str(tmp_path / options["adapter"])] if "adapter" in options else []
     with pytest.raises(RequestError, match=said):
-        find(str(tmp_path / source), **places).check()
+        find(str(tmp_path / source), base=given, adapters=more, how=options.get("how")).check()
+
+
+def test_an_adapter_over_what_was_adopted(base: Path, tmp_path: Path) -> None:
+    """A difference that was adopted is a model, whatever its folder is called."""
+    how = find(str(shutil.copytree(base, tmp_path / "delta")), base=str(base), how="vicuna")
+    made = adopt(how, tmp_path / "vicuna-7b-delta-v1.1").path
+    out = adopt(find(str(made), adapters=[str(adapter(tmp_path / "a"))]), tmp_path / "out")
+    q = "model.layers.1.self_attn.q_proj.weight"
+    assert not torch.equal(*(load_file(path / "model.safetensors")[q] for path in (made, out.path)))
+
+
+def test_an_empty_folder_that_cannot_be_replaced(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Said before anything is written, not when all of it was."""
+    job = find(str(adapter(tmp_path / "a")), base=str(base))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to("empty")
+    with pytest.raises(RequestError, match="link is a link, which no new folder can replace"):
+        adopt(job, tmp_path / "link")
+    monkeypatch.chdir(tmp_path / "empty")
+    with pytest.raises(RequestError, match="is the folder that this runs in"):
+        adopt(job, ".")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Path, "is_mount", lambda _: True)
+    with pytest.raises(RequestError, match="is a mount point"):
+        adopt(job, tmp_path / "empty")
+
+
+def test_a_sum_that_float16_does_not_reach(base: Path, tmp_path: Path) -> None:
+    file = base / "model.safetensors"
+    save_file({name: tensor.half() for name, tensor in load_file(file).items()}, file)
+    a, b = (factor * 1000 for factor in adapted.factors(48, 48, seed=1))
+    path = "model.layers.1.self_attn.q_proj"
+    adapted.write(tmp_path / "a", {f"{path}.lora_A.weight": a, f"{path}.lora_B.weight": b})
+    with pytest.raises(RequestError, match=r"layers\.1\.attn\.q would be .*, which float16 does not reach"):
+        adopt(find(str(tmp_path / "a"), base=str(base)), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_command(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
