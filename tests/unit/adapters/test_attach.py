@@ -173,6 +173,47 @@ def test_names_of_a_bare_model(folder: Path) -> None:
     assert torch.equal(logits(bare), logits(attach(load(folder), folder / "b", low_rank())))
 
 
+def test_dora_over_a_bias(tmp_path: Path) -> None:
+    """m * V x / |V| + bias: the bias is not scaled (arXiv 2402.09353, eq. 5)."""
+    g = torch.Generator().manual_seed(3)
+    base = nn.Linear(12, 8)
+    a, b, m, x = (torch.randn(*size, generator=g) for size in ((2, 12), (8, 2), (8,), (5, 12)))
+    weight, bias = base.weight.detach().clone(), base.bias.detach().clone()
+    layer = DoRA.of(base, a, b, scale=1.5, dtype=torch.float32, lengths=m).eval()
+    v = weight + 1.5 * b @ a
+    want = (m / v.square().sum(1).sqrt())[:, None] * v
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), x @ want.T + bias, rtol=0, atol=1e-5)
+    torch.testing.assert_close(layer.dequantize(), want, rtol=0, atol=1e-5)
+
+
+# What a config says -> the factors on B A of layers.0.q, layers.1.q and layers.0.k, rank 4 throughout but
+# where a pattern gives it.
+SCALES: dict[str, tuple[dict[str, object], tuple[float, float, float]]] = {
+    "plain": ({}, (1.5, 1.5, 1.5)),
+    "rooted": ({"use_rslora": True}, (3.0, 3.0, 3.0)),
+    "by end": ({"alpha_pattern": {"q_proj": 8}}, (2.0, 2.0, 1.5)),
+    "by path": ({"alpha_pattern": {"model.layers.1.self_attn.q_proj": 8}}, (1.5, 2.0, 1.5)),
+    "anchored": ({"alpha_pattern": {"^model.layers.1.self_attn.q_proj": 8}}, (1.5, 2.0, 1.5)),
+    "anchored end": ({"alpha_pattern": {"^q_proj": 8}}, (1.5, 1.5, 1.5)),
+    "part of a name": ({"alpha_pattern": {"proj": 8}}, (1.5, 1.5, 1.5)),
+    "the first counts": ({"alpha_pattern": {"q_proj": 8, "layers.1.self_attn.q_proj": 16}}, (2.0, 2.0, 1.5)),
+}
+
+
+@pytest.mark.parametrize("name", SCALES)
+def test_scales(name: str, tmp_path: Path) -> None:
+    """alpha / rank, of rsLoRA alpha / sqrt(rank); patterns name the end of a path, or after ^ all of it."""
+    said, wanted = SCALES[name]
+    paths = [
+        f"model.layers.{place}"
+        for place in ("0.self_attn.q_proj", "1.self_attn.q_proj", "0.self_attn.k_proj")
+    ]
+    tensors = {key: value for path in paths for key, value in low_rank(path).items()}
+    read = adapters.read(adapted.write(tmp_path, tensors, **said))
+    assert tuple(read.factors[path].scale for path in paths) == wanted
+
+
 def test_dora_learns_direction_and_length(folder: Path) -> None:
     """At its start it changes nothing; in training both parts take a gradient, and the base none."""
     base = load(folder)
