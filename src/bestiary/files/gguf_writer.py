@@ -35,7 +35,7 @@ def write(
     """
     path = Path(path)
     head = [b"GGUF", struct.pack("<IQQ", 3, len(tensors), len(metadata))]
-    head += [_string(key) + _value(path, key, value) for key, value in metadata.items()]
+    head += [_pair(path, key, value) for key, value in metadata.items()]
     at = 0
     for tensor in tensors:
         head.append(_described(path, tensor, at))
@@ -71,6 +71,14 @@ def _described(path: Path, tensor: Planned, at: int) -> bytes:
 def _string(text: str) -> bytes:
     raw = text.encode()
     return struct.pack("<Q", len(raw)) + raw
+
+
+def _pair(path: Path, key: str, value: object) -> bytes:
+    """Return a key and its value. Past 32 bits, and half of a surrogate pair, are found when packed."""
+    try:
+        return _string(key) + _value(path, key, value)
+    except (OverflowError, UnicodeEncodeError, struct.error) as error:
+        raise _refusal(path, key, value) from error
 
 
 def _value(path: Path, key: str, value: object) -> bytes:

@@ -88,7 +88,9 @@ def test_arrays_of_another_file_keep_their_type(tmp_path: Path) -> None:
     assert field.contents() == [*range(300)]
 
 
-@pytest.mark.parametrize("value", [None, 2**64, {"a": 1}, [1, "a"], [[1]], [1, 0.5]])
+@pytest.mark.parametrize(
+    "value", [None, 2**64, {"a": 1}, [1, "a"], [[1]], [1, 0.5], 1e39, [3_000_000_000], "\ud800"]
+)
 def test_values_without_a_form_are_refused_before_writing(tmp_path: Path, value: object) -> None:
     with pytest.raises(CheckpointError, match=r"metadata key 'a' = .* has no form in GGUF"):
         write(tmp_path / "x.gguf", {"a": value}, [])
