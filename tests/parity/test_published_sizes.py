@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -52,7 +53,8 @@ def value(text: str) -> int:
 def counted_by_transformers(config: dict[str, Any]) -> int:
     import transformers
 
-    given = {key: value for key, value in config.items() if value is not None}
+    # transformers writes into the rotary settings that it is given.
+    given = {key: deepcopy(value) for key, value in config.items() if value is not None}
     with torch.device("meta"):
         made = transformers.AutoConfig.for_model(given.pop("model_type"), **given)
         named = getattr(transformers, str((made.architectures or [""])[0]), None)
