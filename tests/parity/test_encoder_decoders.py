@@ -12,10 +12,11 @@ from bestiary.context import Full
 from bestiary.errors import ConfigError
 from bestiary.load import load, published, save
 from bestiary.models import EncoderDecoder
+from bestiary.prove.reference import watched
 from tests import tiny
 from tests.goldens import STORED
 
-from .test_references import assert_close, greedy, watched
+from .test_references import assert_close, greedy
 
 
 def texts() -> tuple[Tensor, Tensor, Tensor]:

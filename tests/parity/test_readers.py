@@ -12,9 +12,10 @@ from torch import Tensor
 
 from bestiary.context import Full, Prompt
 from bestiary.models import Encoder, EncoderDecoder, Stack
+from bestiary.prove.reference import watched
 from tests.goldens import readers
 
-from .test_references import Reference, assert_close, greedy, greedy_again, reference, watched
+from .test_references import Reference, assert_close, greedy, greedy_again, reference
 
 # How cases spell one thing in several ways: the stacks' names in front, a lone encoder's states without one.
 SPELLINGS = {

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from torch import Tensor
 from bestiary.context import Cache, Full, Prompt, Stream
 from bestiary.kernels.attention import softmax
 from bestiary.load import Loaded, load, published
-from bestiary.models import Stack
+from bestiary.prove.reference import watched
 from tests.goldens import cases, decoders, hints, meta, readers
 
 GGUF = [(case, file.name) for case in cases("format-gguf-llama*") for file in sorted(case.glob("*.gguf"))]
@@ -53,18 +52,6 @@ class Reference:
 def reference(case: Path) -> Reference:
     """Load a case: the model with the hints that its config cannot carry, and the expected results."""
     return Reference(load(case, config=hints(case)), load_file(case / "expected.safetensors"), meta(case))
-
-
-@contextmanager
-def watched(stack: Stack) -> Iterator[list[Tensor]]:
-    """Collect the stream before the first block and after each one, while a model computes."""
-    states: list[Tensor] = []
-    hooks = [stack.layers.register_forward_pre_hook(lambda _, args: states.append(args[0]))]
-    once = dict.fromkeys(stack.layers)  # where several are one
-    hooks += [layer.register_forward_hook(lambda *args: states.append(args[2])) for layer in once]
-    yield states
-    for hook in hooks:
-        hook.remove()
 
 
 def hidden_states(loaded: Loaded, tokens: Tensor, ctx: Full | None = None) -> tuple[list[Tensor], Tensor]:

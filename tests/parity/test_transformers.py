@@ -16,10 +16,11 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from bestiary.context import Full
 from bestiary.load import load, published, save
 from bestiary.models import Encoder, EncoderDecoder
+from bestiary.prove.reference import watched
 from tests import tiny
 from tests.goldens import decoders, meta, readers
 
-from .test_references import assert_close, greedy, hidden_states, watched
+from .test_references import assert_close, greedy, hidden_states
 
 
 @pytest.mark.parametrize("name", tiny.MODELS)
