@@ -27,7 +27,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("adapters",),
     ("text", "adopt"),
     ("convert", "run"),
-    ("train",),
+    ("train", "engine"),
+    ("serve",),
     ("prove",),
     ("cli",),
     ("__main__", ""),  # "" is the package's own __init__, which shows names of any row
