@@ -30,6 +30,8 @@ DONE, FAILED, USAGE, NOT_HERE, DEFECT, INTERRUPTED, NO_READER = 0, 1, 2, 3, 70, 
 COMMANDS = {
     "chat": "talk to a model",
     "generate": "continue a text, a file, standard input, or many prompts from JSONL",
+    "serve": "put a model behind OpenAI's API, with a page to talk to it",
+    "replay": "ask again for an answer of a server, and compare every token",
     "embed": "vectors of texts, and which lines of a file are nearest",
     "classify": "what a model's head says of texts: classes, rewards, entities",
     "fill-mask": "the likeliest words behind the masks of a text",
@@ -179,18 +181,10 @@ def _command(name: str) -> Command:
             return _reading(name)
         case "list" | "show" | "fit" | "licence" | "render" | "prove":
             return _roster(name)
-        case "adopt":
-            from . import adopt
-
-            return Command(adopt.configure, adopt.run)
-        case "pull":
-            from . import pull
-
-            return Command(pull.configure, pull.run)
-        case "convert":
-            from . import convert
-
-            return Command(convert.configure, convert.run)
+        case "serve" | "replay":
+            return _serving(name)
+        case "pull" | "adopt" | "convert":
+            return _having(name)
         case "tokenize":
             from . import tokenize
 
@@ -203,6 +197,34 @@ def _command(name: str) -> Command:
             from . import env
 
             return Command(env.configure, env.run)
+
+
+def _serving(name: str) -> Command:
+    """The functions of a command about a server."""
+    if name == "serve":
+        from . import serve
+
+        return Command(serve.configure, serve.run)
+    from . import replay
+
+    return Command(replay.configure, replay.run)
+
+
+def _having(name: str) -> Command:
+    """The functions of a command that puts a model on this machine."""
+    match name:
+        case "pull":
+            from . import pull
+
+            return Command(pull.configure, pull.run)
+        case "adopt":
+            from . import adopt
+
+            return Command(adopt.configure, adopt.run)
+        case _:
+            from . import convert
+
+            return Command(convert.configure, convert.run)
 
 
 def _roster(name: str) -> Command:

@@ -1,0 +1,1 @@
+"""What is answered at each path, a module for each subject."""
