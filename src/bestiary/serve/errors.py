@@ -102,8 +102,13 @@ def _code(message: str) -> str | None:
 
 
 def _invalid(error: ValidationError) -> APIError:
-    """Return the first thing that is wrong with a request's fields."""
-    first = error.errors(include_url=False, include_context=False)[0]
+    """Return the first thing that is wrong with a request's fields.
+
+    Of a field that may be of several kinds each kind complains. The one it was meant to be is the one that
+    was read furthest, or whose complaint is not that it is another kind.
+    """
+    every = error.errors(include_url=False, include_context=False)
+    first = max(every, key=lambda one: (not one["type"].endswith("_type"), len(one["loc"])))
     param = _place(first["loc"])
     code = None
     match first["type"]:

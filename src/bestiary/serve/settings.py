@@ -100,7 +100,7 @@ def _check_keys(keys: tuple[str, ...]) -> None:
     for number, key in enumerate(keys, 1):
         if len(key) < _SHORTEST_KEY or len(key) > 512 or not key.isascii() or not key.isprintable():
             raise RequestError(
-                f"API key {number} has {len(key)} characters: one has {_SHORTEST_KEY} to 512, of printable ASCII"
+                f"API key {number} has {len(key)} characters: it should have {_SHORTEST_KEY} to 512 of ASCII"
                 "\nTry: openssl rand -hex 24"
             )
         if key != key.strip():
