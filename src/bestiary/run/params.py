@@ -15,12 +15,14 @@ from numbers import Integral, Real
 from typing import Any, Literal
 
 from ..errors import RequestError
+from . import schemas
 from .constrain import Constraint, Following, Follows
 
 MOST_STOPS, MOST_STOP_CHARACTERS = 16, 256
 MOST_STOP_IDS = MOST_BIASES = 1024
 MOST_CHOICES = MOST_BAD_WORDS = 1024
 MOST_CHOICE_CHARACTERS = 4096
+MOST_GRAMMAR = 64 << 10  # bytes of a regex or a grammar
 MOST_BEAMS, MOST_ALLOWED = 64, 2**20
 MOST_INT = 2**63 - 1
 
@@ -63,6 +65,11 @@ class Constrained:
     """What an answer must be, whatever searches for it.
 
     choice: the answer is exactly one of these texts; at most 1,024 of 4,096 characters.
+    json_schema: the answer is JSON of this schema, a dictionary or a bool; {"type": "object"} is any object.
+        Its bounds are those of run/schemas.py.
+    regex: the whole answer matches this regular expression, in the syntax of Rust's regex.
+    grammar: the answer is a text of this grammar, in llguidance's form of Lark's syntax. Both at most 64 KiB.
+        At most one of choice, json_schema, regex and grammar is given.
     bad_words: texts whose token sequences, with and without a space in front, are in no answer; at most
         1,024 of 256 characters. Other ways to cut the same text into tokens are not found, as in vLLM.
     allowed_token_ids: the only tokens there are, end tokens too; None is all.
@@ -76,6 +83,9 @@ class Constrained:
     """
 
     choice: Sequence[str] | None = None
+    json_schema: Mapping[str, Any] | bool | None = None
+    regex: str | None = None
+    grammar: str | None = None
     bad_words: Sequence[str] | None = ()
     allowed_token_ids: Sequence[int] | None = None
     min_tokens: int = 0
@@ -88,6 +98,7 @@ class Constrained:
             "min_tokens": _whole("min_tokens", self.min_tokens, 0, MOST_INT),
             "no_repeat_ngram_size": _whole("no_repeat_ngram_size", self.no_repeat_ngram_size, 0, MOST_INT),
         }
+        checked |= _structure(self)
         if self.choice is not None:
             choice = _texts("choice", self.choice, MOST_CHOICES, MOST_CHOICE_CHARACTERS)
             checked["choice"] = _some("choice", choice)
@@ -283,6 +294,28 @@ def _texts(name: str, value: object, most: int, longest: int) -> tuple[str, ...]
 
 def _ids(name: str, value: object, most: int) -> tuple[int, ...]:
     return tuple(_whole(name, item, 0, MOST_INT) for item in _items(name, value, most))
+
+
+def _structure(params: Constrained) -> dict[str, object]:
+    """Return the fields that say what a whole answer is."""
+    named = ("choice", "json_schema", "regex", "grammar")
+    if len(given := [name for name in named if getattr(params, name) is not None]) > 1:
+        raise RequestError(f"{' and '.join(given)} each say what the whole answer is; give one of them")
+    found: dict[str, object] = {}
+    if params.json_schema is not None:
+        found["json_schema"] = schemas.checked(params.json_schema)
+    for name in ("regex", "grammar"):
+        text = getattr(params, name)
+        if text is not None and not (isinstance(text, str) and 1 <= _size(text) <= MOST_GRAMMAR):
+            raise RequestError(f"{name}={show(text)} should be 1 to {MOST_GRAMMAR} bytes of text")
+    return found
+
+
+def _size(text: str) -> int:
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return 0
 
 
 def _some(name: str, items: tuple[object, ...]) -> tuple[object, ...]:
