@@ -9,9 +9,9 @@ const REPLY = 1000; // characters of what a server says that are shown
  * (the server refused), broken (the stream ended before its end), strange (not what the API says).
  */
 export class ApiError extends Error {
-  constructor(kind, said = "", { after = null, param = null } = {}) {
+  constructor(kind, said = "", { after = null, code = null } = {}) {
     super(said);
-    Object.assign(this, { kind, said: said.slice(0, REPLY), after, param });
+    Object.assign(this, { kind, said: said.slice(0, REPLY), after, code });
   }
 }
 
@@ -87,7 +87,7 @@ async function refusal(reply) {
   const seconds = Number.parseInt(reply.headers.get("retry-after") ?? "", 10);
   const after = Number.isFinite(seconds) ? Math.min(Math.max(seconds, 1), 600) : null;
   const kind = { 401: "key", 429: "busy", 503: "unavailable" }[reply.status] ?? "request";
-  return new ApiError(kind, said, { after, param: body?.error?.param ?? null });
+  return new ApiError(kind, said, { after, code: body?.error?.code ?? null });
 }
 
 function messageOf(body) {

@@ -66,6 +66,15 @@ export class Conversation {
     return other;
   }
 
+  /** Takes back the turn that was added last, when nothing came of it. */
+  drop(turn) {
+    if (turn.id !== this.turns.size) return;
+    const others = this.versions(turn).filter((other) => other !== turn);
+    this.turns.delete(turn.id);
+    if (others.length) this.choose(others.at(-1));
+    else this.chosen.delete(turn.parent);
+  }
+
   /** What is sent: the system prompt and the path up to a turn. */
   messages(upTo) {
     const said = this.upTo(upTo).map(({ role, text }) => ({ role, content: text }));
