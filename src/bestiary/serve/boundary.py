@@ -18,6 +18,7 @@ from .answering import json_response
 from .errors import APIError, of
 from .guard import ACCESS
 from .logs import Record
+from .patience import MOST_HEAD
 from .service import Service
 
 _ALWAYS = ("/health", "/metrics")
@@ -49,6 +50,7 @@ class Boundary:
         try:
             if self._service.stopping and scope["path"] not in _ALWAYS:
                 raise APIError(503, "the server is stopping", code="stopping", after=1, close=True)
+            _check_head(scope)
             await self._app(scope, receive, sending)
         except (ClientDisconnect, asyncio.CancelledError) as left:
             status[0] = status[0] or _GONE
@@ -79,6 +81,13 @@ class Boundary:
         route = _route(scope)
         self._service.metrics.requests.labels(route, str(status)).inc()
         self._service.log.request(record, method=scope["method"], route=route, status=status)
+
+
+def _check_head(scope: Scope) -> None:
+    """Raise APIError for a head that is too large: h11 bounds only those that come in several pieces."""
+    size = sum(len(name) + len(value) + 4 for name, value in scope["headers"])
+    if size + len(scope["path"]) + len(scope["query_string"]) > MOST_HEAD:
+        raise APIError(431, "the head of the request has more than 16 KiB", code="head_too_large", close=True)
 
 
 def _http(error: HTTPException) -> APIError:

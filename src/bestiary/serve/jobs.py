@@ -58,16 +58,21 @@ def job_of(message: Mapping[str, Any], asker: Asker) -> Job:
 
     ids, ends = list(message["prompt"]), frozenset(message["ends"])
     request = Request(None, ids, bool(message["continues"]), ends)
-    said = dict(message["params"])
-    if said.get("logit_bias") is not None:
-        said["logit_bias"] = {int(key): value for key, value in said["logit_bias"].items()}
     return Job(
         ids,
-        SamplingParams(**said),
+        params_of(message),
         asker.vocabulary(request),
         adapter=message["adapter"],
         salt=message["salt"],
     )
+
+
+def params_of(message: Mapping[str, Any]) -> SamplingParams:
+    """Return how to sample. JSON's keys are text, and those of logit_bias are ids."""
+    said = dict(message["params"])
+    if said.get("logit_bias") is not None:
+        said["logit_bias"] = {int(key): value for key, value in said["logit_bias"].items()}
+    return SamplingParams(**said)
 
 
 def reading_of(message: Mapping[str, Any]) -> Reading:

@@ -86,6 +86,10 @@ class Link:
     async def close(self) -> None:
         """End the worker, and every stream that is still open."""
         self.state = "closed"
+        if self._process is not None:
+            # What it has to keep, the journal, is written with every step; to wait for it would lose time.
+            with suppress(ProcessLookupError):
+                self._process.kill()
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
@@ -190,7 +194,8 @@ class Link:
             async with asyncio.timeout(_END_SECONDS):
                 await process.wait()
         except TimeoutError:
-            process.kill()
+            with suppress(ProcessLookupError):
+                process.kill()
             await process.wait()
 
     # What it says.
