@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from ..errors import RequestError
 from ..run.asking import Asker, Request
 from ..run.params import SamplingParams
+from ..run.pooling import Pooling
 from .errors import APIError
 
 # A text is looked at in growing parts until one fills the context: 2, 8 and 32 characters for each token.
@@ -60,6 +62,32 @@ def continuation(asker: Asker, prompt: str | Sequence[int], suffix: str | None =
             )
         prompt = f"{prompt}{_BLANK}{suffix}"
     return asker.continuation(prompt)
+
+
+def embeddable(asker: Asker, pooling: Pooling, texts: Sequence[str | Sequence[int]]) -> list[list[int]]:
+    """Return the ids of texts as the model reads them; ids are taken as they are.
+
+    Raises RequestError for a text that is empty or longer than the model reads: it is never cut.
+    """
+    context = asker.facts.room.context
+    most = min(context, pooling.max_tokens or context)
+    found: list[list[int]] = []
+    for number, text in enumerate(texts):
+        if isinstance(text, str):
+            refuse_long(asker, text)
+            text = pooling.prompt + text
+            ids = asker.tokenizer.encode(text.lower() if pooling.lower else text)
+            ids = asker.tokenizer.around.wrap(ids).ids
+        else:
+            ids = list(text)
+            if wrong := [id for id in ids if id >= asker.facts.size]:
+                raise RequestError(
+                    f"token {wrong[0]} of text {number} is not one of the model's 0 to {asker.facts.size - 1}"
+                )
+        if not 1 <= len(ids) <= most:
+            raise RequestError(f"text {number} has {len(ids)} tokens, and the model reads 1 to {most}")
+        found.append(ids)
+    return found
 
 
 def refuse_long(asker: Asker, text: str) -> None:

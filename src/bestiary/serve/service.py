@@ -17,8 +17,9 @@ from ..errors import BestiaryError
 from ..run import published
 from ..run.asking import Asker, Facts, Request
 from ..run.params import SamplingParams
+from ..run.pooling import Pooling, open_pooling
 from ..run.tuned import Tuning
-from . import weights
+from . import prompts, weights
 from .errors import APIError
 from .gate import Gate
 from .jobs import facts_of, job_message
@@ -70,6 +71,7 @@ class Service:
         self.defaults: dict[str, Any] = {}
         self.weights: str | None = None
         self._asker: Asker | None = None
+        self._pooling: Pooling | None = None
         self._tuning: asyncio.Future[None] | None = None
         self._hashing: asyncio.Future[None] | None = None
         self._pool = ThreadPoolExecutor(_THREADS, "prompts")
@@ -200,8 +202,10 @@ class Service:
         return self.link.submit(jobs)
 
     def embeddable(self, texts: Sequence[str | list[int]]) -> list[list[int]]:
-        """Return the ids of texts as the model reads them to make vectors."""
-        raise NotImplementedError
+        """Return the ids of texts as the model reads them to make vectors. Raises RequestError."""
+        if self._pooling is None:
+            self._pooling = open_pooling(self.path or Path())
+        return prompts.embeddable(self.asker, self._pooling, texts)
 
     def read(self, texts: Sequence[Sequence[int]], *, model: Named, salt: str) -> Stream:
         """Hand texts to the worker to be read; their vectors come in one stream."""
