@@ -3,8 +3,9 @@
 Shapes: x (..., in), weight uint8 (out, row bytes), result (..., out). The weight is never decoded as a whole
 when it is large, so a model of 4-bit weights needs 4 bits a weight, in the file's own memory map.
 
-The reference is plain torch. The native implementation (see native.py) multiplies single rows of x straight
-from the packed bytes and hands larger x to torch's matrix product, tile by tile.
+The reference is plain torch. The native implementation (see native.py) multiplies few rows of x straight from
+the packed bytes, and decodes for more a few rows of the weight at a time. It sums every number of the result
+in one order: a row of x gives the same bits alone and beside any others, on any number of threads.
 """
 
 from __future__ import annotations
@@ -25,10 +26,9 @@ __all__ = ["decode", "linear", "packed_decode", "packed_linear"]
 # Elements of weight decoded at a time by the reference: 16 MiB of float32, small beside any model, large
 # enough that the product and not the call dominates.
 _TILE = 1 << 22
-# Elements decoded at a time for torch's product: 4 MiB, which stays in the second and third level caches.
-_BUFFER = 1 << 20
-# From so many rows of x on, decoding once and torch's product beat multiplying from the packed bytes.
-_PRODUCT = 32
+# From so many vectors of x on their places matter (_vectors); floats of a line of the cache, and of eight.
+_MANY = 6
+_LINE, _LINES = 16, 128
 # Multiply-adds that one thread does sooner than two can be told to.
 _SMALL = 1 << 16
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
@@ -189,34 +189,32 @@ def _native_decodes(packed: Tensor, fmt: Format) -> str | None:
 
 
 def _native_linear(x: Tensor, weight: Tensor, fmt: Format, bias: Tensor | None) -> Tensor:
-    wide = x.float().contiguous()
     rows, columns = weight.shape[0], x.shape[-1]
-    count = wide.numel() // columns if columns else 0
-    y = wide.new_empty((*x.shape[:-1], rows))
+    count = x.numel() // columns if columns else 0
+    wide, step = _vectors(x, count, columns)
+    y = x.new_empty((*x.shape[:-1], rows), dtype=torch.float32)
     offset = None if bias is None else bias.float().contiguous()
-    if count < _PRODUCT:
-        library = native.library()
-        library.linear(
-            library.formats[fmt.name], weight.data_ptr(), rows, weight.stride(0), columns,
-            wide.data_ptr(), count, None if offset is None else offset.data_ptr(), y.data_ptr(),
-            _threads(rows * columns * count),
-        )  # fmt: skip
-    else:
-        _product_by_tiles(wide.view(count, columns), weight, fmt, y.view(count, rows))
-        if offset is not None:
-            y += offset
+    library = native.library()
+    library.linear(
+        library.formats[fmt.name], weight.data_ptr(), rows, weight.stride(0), columns,
+        wide.data_ptr(), step, count, None if offset is None else offset.data_ptr(), y.data_ptr(),
+        _threads(rows * columns * count),
+    )  # fmt: skip
     return y.to(x.dtype)
 
 
-def _product_by_tiles(x: Tensor, weight: Tensor, fmt: Format, y: Tensor) -> None:
-    """Fill y (count, rows) with x @ decode(weight).T, decoding into one small buffer again and again."""
-    columns = x.shape[1]
-    step = max(1, _BUFFER // columns)
-    buffer = x.new_empty(min(step, weight.shape[0]), columns)
-    for start in range(0, weight.shape[0], step):
-        rows = weight[start : start + step]
-        tile = _native_rows(rows, fmt, buffer[: len(rows)])
-        torch.mm(x, tile.T, out=y[:, start : start + step])
+def _vectors(x: Tensor, count: int, columns: int) -> tuple[Tensor, int]:
+    """Return x (..., columns) as float32, and how many floats its vectors are apart.
+
+    Where they would be a power of two apart, or nearly, they would all want the same places of the
+    first-level cache: they are laid an odd number of its lines apart.
+    """
+    if count < _MANY or columns % _LINES:
+        return x.float().contiguous(), columns
+    step = columns + _LINE
+    wide = torch.empty(count, step, dtype=torch.float32)
+    wide[:, :columns] = x.reshape(count, columns)
+    return wide, step
 
 
 def _native_rows(packed: Tensor, fmt: Format, out: Tensor) -> Tensor:

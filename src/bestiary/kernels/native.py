@@ -7,6 +7,7 @@ BESTIARY_NATIVE=0 turns it off.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import os
@@ -18,10 +19,10 @@ import torch
 from ..errors import KernelError
 from ..formats import FORMATS
 
-__all__ = ["Block", "Library", "Matrix", "Token", "about", "absence", "library"]
+__all__ = ["Block", "Library", "Matrix", "Token", "about", "absence", "isas", "library"]
 
 # The signatures below belong to this number; bestiary_abi() of the library must answer it.
-_ABI = 2
+_ABI = 3
 _SWITCH = "BESTIARY_NATIVE"
 
 
@@ -81,10 +82,10 @@ class Library:
         c.bestiary_use_isa.argtypes = [c_char_p]
         c.bestiary_format.argtypes = [c_char_p]
         c.bestiary_use_openmp.argtypes = [c_void_p] * 3
-        # format, weight, rows, row bytes, columns, x, vectors, bias, y, threads
+        # format, weight, rows, row bytes, columns, x, floats from vector to vector, vectors, bias, y, threads
         self.linear = c.bestiary_linear
         self.linear.argtypes = [
-            c_int, c_void_p, c_size_t, c_size_t, c_size_t, c_void_p, c_size_t, c_void_p, c_void_p, c_int,
+            c_int, c_void_p, *[c_size_t] * 3, c_void_p, *[c_size_t] * 2, c_void_p, c_void_p, c_int,
         ]  # fmt: skip
         # format, packed, rows, row bytes, columns, y, threads
         self.decode = c.bestiary_decode
@@ -162,3 +163,17 @@ def about() -> str:
     """Say what the kernels run on here. KernelError with the reason when there is no library."""
     here = library()
     return f"{here.isa}, {torch.get_num_threads()} threads of {here.threads}"
+
+
+def isas() -> list[str]:
+    """Return the instruction sets that this processor runs, best first; none without the library."""
+    found = _load()
+    if isinstance(found, str):
+        return []
+    here, names = found.isa, list[str]()
+    for name in ("AVX-512", "AVX2", "plain C"):
+        with contextlib.suppress(KernelError):
+            found.use_isa(name)
+            names.append(name)
+    found.use_isa(here)
+    return names

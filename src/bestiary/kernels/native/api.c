@@ -6,7 +6,7 @@
 #include <string.h>
 
 /* Raised whenever a signature changes, so that a stale library is refused instead of misread. */
-PUBLIC int bestiary_abi(void) { return 2; }
+PUBLIC int bestiary_abi(void) { return 3; }
 
 static const isa *chosen;
 
@@ -57,7 +57,7 @@ typedef struct {
     const uint8_t *w;
     const float *x, *bias;
     float *y;
-    size_t rows, columns, row_bytes, m;
+    size_t rows, columns, row_bytes, x_step, m;
     ranges of[MOST_THREADS];
 } product;
 
@@ -66,16 +66,17 @@ static void some_products(void *job, int id, int count) {
     dealer d = deal(p->of, 0, p->rows, ROWS, id, count);
     for (size_t r, n; (n = next_share(&d, &r));) {
         float *y = p->y + r;
-        p->fmt->dot(p->w + r * p->row_bytes, p->row_bytes, n, p->columns, p->x, p->columns, p->m, y, p->rows);
+        p->fmt->dot(p->w + r * p->row_bytes, p->row_bytes, n, p->columns, p->x, p->x_step, p->m, y, p->rows);
         for (size_t j = 0; j < p->m && p->bias; j++, y += p->rows)
             for (size_t i = 0; i < n; i++) y[i] += p->bias[r + i];
     }
 }
 
-/* y (m, rows) = x (m, columns) times the transpose of w (rows, columns), plus bias (rows) unless it is NULL. */
+/* y (m, rows) = x (m, columns) times the transpose of w (rows, columns), plus bias (rows) unless it is NULL. Vectors of x
+ * are x_step floats apart. */
 PUBLIC void bestiary_linear(int fmt, const uint8_t *w, size_t rows, size_t row_bytes, size_t columns, const float *x,
-                            size_t m, const float *bias, float *y, int threads) {
-    product p = {&best_isa()->formats[fmt], w, x, bias, y, rows, columns, row_bytes, m, {{{0}}}};
+                            size_t x_step, size_t m, const float *bias, float *y, int threads) {
+    product p = {&best_isa()->formats[fmt], w, x, bias, y, rows, columns, row_bytes, x_step, m, {{{0}}}};
     parallel(threads, some_products, &p);
 }
 
@@ -89,7 +90,7 @@ static void some_decoding(void *job, int id, int count) {
 /* y (rows, columns) = the decoded rows. */
 PUBLIC void bestiary_decode(int fmt, const uint8_t *w, size_t rows, size_t row_bytes, size_t columns, float *y,
                             int threads) {
-    product p = {&best_isa()->formats[fmt], w, NULL, NULL, y, rows, columns, row_bytes, 0, {{{0}}}};
+    product p = {&best_isa()->formats[fmt], w, NULL, NULL, y, rows, columns, row_bytes, 0, 0, {{{0}}}};
     parallel(threads, some_decoding, &p);
 }
 

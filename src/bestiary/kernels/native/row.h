@@ -38,10 +38,10 @@ static void OF(_decode)(const uint8_t *row, float *dst, size_t columns) {
 
 #ifndef ISA_PLAIN
 /* y[j][r] += products of a few rows of `blocks` blocks, opened at s and o, with a few vectors. `rows` and `m` are
- * constants where this is inlined; rows * m is MOST_VECTORS at most. */
+ * constants where this is inlined; rows * m is 4 at most. */
 INLINE void OF(_few)(const uint8_t *w, size_t row_bytes, const size_t rows, size_t blocks, const float *s,
                      const float *o, const float *x, size_t x_step, const size_t m, float *y, size_t y_step) {
-    v16 sums[MOST_VECTORS][2];
+    v16 sums[4][2];
     for (size_t i = 0; i < rows * m; i++) sums[i][0] = sums[i][1] = v_zero();
     for (size_t b = 0; b < blocks; b++) {
         UNROLL(8)
@@ -57,7 +57,7 @@ INLINE void OF(_few)(const uint8_t *w, size_t row_bytes, const size_t rows, size
                 }
             }
     }
-    v16 whole[MOST_VECTORS];
+    v16 whole[4];
     for (size_t i = 0; i < rows * m; i++) whole[i] = v_add(sums[i][0], sums[i][1]);
     if (rows == 4 && m == 1) v_sum4(whole, y);
     else
@@ -73,35 +73,35 @@ INLINE void OF(_open_rows)(const uint8_t *w, size_t row_bytes, size_t n, size_t 
     for (size_t i = 0; i < n; i++, w += row_bytes, s += blocks * SCALES, o += blocks * SCALES) OF(_open)(w, blocks, s, o);
 }
 
-/* A strip of rows times m vectors. */
+/* A strip of rows times m < MANY vectors. */
 INLINE void OF(_strip)(const uint8_t *w, size_t row_bytes, size_t rows, size_t blocks, const float *s, const float *o,
                        const float *x, size_t x_step, size_t m, float *y, size_t y_step) {
-    for (size_t j = 0, k; j < m; j += k, x += k * x_step, y += k * y_step) {
-        k = m - j >= MOST_VECTORS ? MOST_VECTORS : m - j >= 4 ? 4 : m - j;
-        for (size_t r = 0, n; r < rows; r += n) {
-            n = k == 1 && rows - r >= MOST_ROWS ? MOST_ROWS : k == 2 && rows - r >= 2 ? 2 : 1;
-            const uint8_t *p = w + r * row_bytes;
-            /* What comes AHEAD bytes later is asked for, into the second-level cache: processors foresee the next lines,
-             * but not the next page. */
-            for (size_t i = 0; i < n * blocks * BYTES && j == 0; i += 256)
-                for (size_t line = 0; line < 256; line += 64) __builtin_prefetch(p + AHEAD + i + line, 0, 2);
-#define FEW(N, K) \
-    if (n == N && k == K) \
-    OF(_few)(p, row_bytes, N, blocks, s + r * blocks * SCALES, o + r * blocks * SCALES, x, x_step, K, y + r, y_step)
-            FEW(MOST_ROWS, 1);
-            FEW(2, 2);
-            FEW(1, 1);
-            FEW(1, 2);
-            FEW(1, 3);
-            FEW(1, 4);
-            FEW(1, 8);
+    for (size_t r = 0, n; r < rows; r += n) {
+        n = m == 1 && rows - r >= MOST_ROWS ? MOST_ROWS : m == 2 && rows - r >= 2 ? 2 : 1;
+        const uint8_t *p = w + r * row_bytes;
+        /* What comes AHEAD bytes later is asked for, into the second-level cache: processors foresee the next lines, but
+         * not the next page. */
+        for (size_t i = 0; i < n * blocks * BYTES; i += 256)
+            for (size_t line = 0; line < 256; line += 64) __builtin_prefetch(p + AHEAD + i + line, 0, 2);
+#define FEW(N, M) \
+    if (n == N && m == M) \
+    OF(_few)(p, row_bytes, N, blocks, s + r * blocks * SCALES, o + r * blocks * SCALES, x, x_step, M, y + r, y_step)
+        FEW(MOST_ROWS, 1);
+        FEW(2, 2);
+        FEW(1, 1);
+        FEW(1, 2);
+        FEW(1, 3);
+        FEW(1, 4);
 #undef FEW
-        }
     }
 }
 
 static void OF(_dot)(const uint8_t *w, size_t row_bytes, size_t rows, size_t columns, const float *x, size_t x_step,
                      size_t m, float *y, size_t y_step) {
+    if (m >= MANY) {
+        many(OF(_decode), BLOCK, BYTES, w, row_bytes, rows, columns, x, x_step, m, y, y_step);
+        return;
+    }
     float s[2][ROOM(MOST_ROWS * PIECE / BLOCK)], o[2][ROOM(MOST_ROWS * PIECE / BLOCK)];
     for (size_t j = 0; j < m; j++) memset(y + j * y_step, 0, rows * sizeof *y);
     for (size_t left = columns / BLOCK, blocks; left; left -= blocks, w += blocks * BYTES, x += blocks * BLOCK) {

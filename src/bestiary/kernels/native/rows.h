@@ -3,11 +3,14 @@
  */
 #include "groups.h"
 #include "native.h"
+#include "tile.h"
 #include "vector.h"
 
-/* Columns that are taken at a time, elements in a strip of rows, and how many bytes ahead weights are asked for: of 1,
- * 2, 4 and 8 KiB, 4 was the fastest (Sapphire Rapids, Q4_1 from memory: 16 billion weights a second against 11 to 14). */
-enum { PIECE = 4096, STRIP = 4096, AHEAD = 4096 };
+/* Elements in a strip of rows, and how many bytes ahead weights are asked for: of 1, 2, 4 and 8 KiB, 4 was the fastest
+ * (Sapphire Rapids, Q4_1 from memory: 16 billion weights a second against 11 to 14). */
+enum { STRIP = 4096, AHEAD = 4096 };
+/* From so many vectors on, decoding to memory and tile.h beat decoding to registers for each few of them. */
+enum { MANY = 5 };
 
 #define F q4_0
 #define BLOCK 32

@@ -4,7 +4,7 @@
 typedef struct {
     __m256 a, b;
 } v16;
-enum { MOST_VECTORS = 4, MOST_ROWS = 2 };
+enum { MOST_ROWS = 2 };
 
 #define EACH(call) ((v16){call(p.a, q.a), call(p.b, q.b)})
 INLINE v16 v_add(v16 p, v16 q) { return EACH(_mm256_add_ps); }
@@ -44,6 +44,15 @@ INLINE float v_sum(v16 v) {
 INLINE void v_sum4(const v16 *v, float *out) {
     for (int i = 0; i < 4; i++) out[i] += v_sum(v[i]);
 }
+/* A register's width of lanes, for tile.h: as many vectors as leave room for the rows beside their sums. */
+typedef __m256 lanes;
+#define LANES 8
+#define TILE_VECTORS 3
+INLINE lanes l_all(float f) { return _mm256_set1_ps(f); }
+INLINE lanes l_load(const float *p) { return _mm256_loadu_ps(p); }
+INLINE void l_store(float *p, lanes v) { _mm256_storeu_ps(p, v); }
+INLINE lanes l_fma(lanes a, lanes b, lanes c) { return _mm256_fmadd_ps(a, b, c); }
+
 INLINE float v_top(v16 v) {
     __m256 eight = _mm256_max_ps(v.a, v.b);
     __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));

@@ -2,7 +2,7 @@
 #include <immintrin.h>
 
 typedef __m512 v16;
-enum { MOST_VECTORS = 8, MOST_ROWS = 4 }; /* of 32 registers at most sixteen hold sums */
+enum { MOST_ROWS = 4 };
 
 INLINE v16 v_zero(void) { return _mm512_setzero_ps(); }
 INLINE v16 v_all(float f) { return _mm512_set1_ps(f); }
@@ -36,6 +36,15 @@ INLINE void v_sum4(const v16 *v, float *out) {
     __m128 one = _mm_add_ps(_mm256_castps256_ps128(two), _mm256_extractf128_ps(two, 1));
     _mm_storeu_ps(out, _mm_add_ps(_mm_loadu_ps(out), one));
 }
+/* A register's width of lanes, for tile.h: as many vectors as leave room for the rows beside their sums. */
+typedef __m512 lanes;
+#define LANES 16
+#define TILE_VECTORS 6
+INLINE lanes l_all(float f) { return _mm512_set1_ps(f); }
+INLINE lanes l_load(const float *p) { return _mm512_loadu_ps(p); }
+INLINE void l_store(float *p, lanes v) { _mm512_storeu_ps(p, v); }
+INLINE lanes l_fma(lanes a, lanes b, lanes c) { return _mm512_fmadd_ps(a, b, c); }
+
 INLINE float v_top(v16 v) { return _mm512_reduce_max_ps(v); }
 
 /* Sixteen signed bytes as floats. */

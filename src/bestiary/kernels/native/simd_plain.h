@@ -40,6 +40,29 @@ INLINE float v_sum(v16 v) {
         for (int i = 0; i < n; i++) v.f[i] += v.f[i + n];
     return v.f[0];
 }
+INLINE void v_sum4(const v16 *v, float *out) {
+    for (int i = 0; i < 4; i++) out[i] += v_sum(v[i]);
+}
+
+/* Four lanes, for tile.h: a register of NEON or SSE2. */
+typedef float lanes __attribute__((vector_size(16)));
+#define LANES 4
+#define TILE_VECTORS 3
+INLINE lanes l_all(float f) { return (lanes){f, f, f, f}; }
+INLINE lanes l_load(const float *p) {
+    lanes v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+INLINE void l_store(float *p, lanes v) { memcpy(p, &v, sizeof v); }
+INLINE lanes l_fma(lanes a, lanes b, lanes c) {
+#ifdef __FP_FAST_FMAF
+    for (int i = 0; i < 4; i++) c[i] = fmaf(a[i], b[i], c[i]);
+    return c;
+#else
+    return a * b + c;
+#endif
+}
 INLINE float v_top(v16 v) {
     for (int n = 8; n; n /= 2)
         for (int i = 0; i < n; i++) v.f[i] = v.f[i] > v.f[i + n] ? v.f[i] : v.f[i + n];
