@@ -101,4 +101,6 @@ def _route(scope: Scope) -> str:
     path: Any = scope["path"]
     if path in ACCESS or path == "/":
         return str(path)
-    return "/v1/models/{id}" if path.startswith("/v1/models/") else "other"
+    if path.startswith("/v1/models/"):
+        return "/v1/models/{id}"
+    return "other"

@@ -11,6 +11,7 @@ from ..answering import json_response
 from ..bodies import read
 from ..errors import APIError
 from ..logprobs import shown
+from ..schemas.base import MOST_IDS
 from ..schemas.chat import Rendered, RenderedToken, RenderRequest
 from ..schemas.texts import Detokenized, DetokenizeRequest, Tokenized, TokenizeRequest
 from ..service import Service
@@ -63,6 +64,10 @@ def _rendered(asker: Asker, body: RenderRequest) -> Rendered:
         request = prompts.conversation(asker, [message.plain() for message in body.messages], tools)
     else:
         request = prompts.continuation(asker, body.prompt or "")
+    if len(request.ids) > MOST_IDS:
+        raise APIError(
+            400, f"the prompt has {len(request.ids)} tokens; {MOST_IDS} are the most that are shown"
+        )
     control = frozenset(asker.tokenizer.control.values())
     tokens = [
         RenderedToken(id=id, text=shown(asker.tokenizer, id), control=id in control) for id in request.ids

@@ -6,14 +6,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints
 
-from .base import Asked, Ids, Name, Said, Text
+from .base import Asked, Ids, Name, Said
+
+# Each token comes back as text too, so the answer is many times as large as what was asked.
+_Short = Annotated[str, StringConstraints(max_length=1 << 18)]
 
 
 class TokenizeRequest(Asked):
     """A text, whose control tokens are text unless `control` says that they are tokens."""
 
     model: Name | None = None
-    prompt: Text
+    prompt: _Short
     add_special_tokens: bool = True
     control: bool = False
 
