@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,17 +15,18 @@ KEY = "a-key-of-the-tests"
 
 
 def published(folder: Path) -> Path:
-    """Write a tiny chat model into a folder of this one."""
+    """Write a tiny chat model, whose context holds a prompt that tells of functions, letter by letter."""
     model = folder / "tiny"
-    if not model.exists():
-        model.mkdir()
-        chatmodel.publish(model)
+    model.mkdir()
+    chatmodel.publish(model)
+    config = model / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"max_position_embeddings": 4096}))
     return model
 
 
 @contextlib.contextmanager
 def serving_own(folder: Path, *options: str) -> Iterator[Target]:
     """Serve it with a key."""
-    named = ("--served-name", "tiny", *options)
+    named = ("--served-name", "tiny", "--chat-template", "qwen", *options)  # Qwen's format has functions
     with serving.running(published(folder), *named, log=folder / "server.log", key=KEY) as server:
         yield Target(f"{server.url}/v1", "tiny", "tiny", KEY, ours=True)

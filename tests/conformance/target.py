@@ -72,6 +72,16 @@ def read(model: type[T], body: bytes | str) -> T:
     return model.model_validate_json(body, strict=True)
 
 
+def middle(answer: str) -> str:
+    """Return a letter or two from the middle of an answer, to stop it there."""
+    for size in (3, 2, 1):
+        for at in range(len(answer) // 4, len(answer) - size):
+            found = answer[at : at + size]
+            if "\ufffd" not in found and found.isprintable() and not found.isspace():
+                return found
+    raise AssertionError(f"nothing to stop at in {answer!r}")
+
+
 def events(body: str) -> Iterator[tuple[str, str]]:
     """Read server-sent events by the WHATWG's rules: their names, and their data."""
     name, data = "", list[str]()

@@ -12,7 +12,7 @@ import pydantic
 import pytest
 from openai.types.chat import ChatCompletion
 
-from tests.conformance.target import QUESTION, TOKENS, Target, read
+from tests.conformance.target import QUESTION, TOKENS, Target, middle, read
 
 pytestmark = pytest.mark.needs("chat")
 
@@ -93,18 +93,10 @@ def test_n_answers_are_given(wire: httpx2.Client, target: Target) -> None:
     assert len({choice.message.content for choice in found.choices}) > 1, "n answers are drawn apart"
 
 
-def _middle(answer: str) -> str:
-    """Some letters from the middle of an answer: what stops it there."""
-    for at in range(len(answer) // 3, len(answer) - 2):
-        if answer[at : at + 2].isascii() and answer[at : at + 2].isprintable():
-            return answer[at : at + 2]
-    raise AssertionError(f"nothing to stop at in {answer!r}")
-
-
 @pytest.mark.parametrize("several", [False, True])
 def test_an_answer_ends_before_a_stop(wire: httpx2.Client, target: Target, several: bool) -> None:
     whole = text(ask(wire, target.chat()))
-    stop = _middle(whole)
+    stop = middle(whole)
     found = ask(wire, target.chat(stop=["\u2603\u2603", stop] if several else stop))
     assert text(found) == whole[: whole.index(stop)]
     assert found.choices[0].finish_reason == "stop"

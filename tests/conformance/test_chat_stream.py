@@ -11,7 +11,7 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from tests.conformance.target import Target, chunks, read
+from tests.conformance.target import Target, chunks, middle, read
 
 pytestmark = pytest.mark.needs("chat")
 
@@ -62,9 +62,8 @@ def test_a_stream_is_the_same_as_an_answer(
 
 def test_a_stop_is_never_begun(wire: httpx2.Client, target: Target) -> None:
     whole = once(wire, target.chat()).choices[0].message.content or ""
-    at = next(i for i in range(len(whole) // 3, len(whole)) if whole[i : i + 3].isascii())
-    body = target.chat(stop=[whole[at : at + 3]])
-    assert texts(stream(wire, body))[0] == whole[: whole.index(whole[at : at + 3])]
+    stop = middle(whole)
+    assert texts(stream(wire, target.chat(stop=[stop])))[0] == whole[: whole.index(stop)]
 
 
 def test_chunks_belong_together(wire: httpx2.Client, target: Target) -> None:
@@ -124,9 +123,9 @@ def test_a_bad_request_fails_before_the_stream_begins(client: openai.OpenAI, tar
 def test_openais_helper_follows_a_stream(client: openai.OpenAI, target: Target) -> None:
     """It refuses an answer that was cut short, so this one is stopped."""
     whole = client.chat.completions.create(**target.chat()).choices[0].message.content
-    at = next(i for i in range(len(whole) // 3, len(whole)) if whole[i : i + 3].isascii())
-    with client.chat.completions.stream(**target.chat(stop=[whole[at : at + 3]])) as followed:
+    stop = middle(whole)
+    with client.chat.completions.stream(**target.chat(stop=[stop])) as followed:
         kinds = [event.type for event in followed]
         final = followed.get_final_completion()
     assert kinds.count("content.done") == 1
-    assert final.choices[0].message.content == whole[: whole.index(whole[at : at + 3])]
+    assert final.choices[0].message.content == whole[: whole.index(stop)]

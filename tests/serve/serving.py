@@ -55,7 +55,7 @@ def running(
     command: Sequence[str] = BESTIARY,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Running]:
-    """Start `bestiary serve` on a free port, wait until it answers, and end it and its worker at all costs."""
+    """Start `bestiary serve` on a free port, wait until it answers; end it and its worker at all costs."""
     words = [*command, "serve", str(model), "--port", "0", "--threads", "1", *options]
     keyed = {"BESTIARY_API_KEY": key} if key else {}
     with log.open("wb") as out:
