@@ -13,6 +13,8 @@ docs/conformance.md tells of it. Nothing here needs the rest of the tests, so th
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,13 +44,36 @@ NEEDS = {
 _left_out: Counter[str] = Counter()
 
 
+# What our own server does not claim.
+_OURS: set[str] = set()
+_NODE = Path(__file__).with_name("node")
+
+
 def _without() -> set[str]:
     named = {name.strip() for name in os.environ.get("BESTIARY_CONFORMANCE_WITHOUT", "").split(",")} - {""}
     if unknown := named - set(NEEDS):
         raise pytest.UsageError(f"BESTIARY_CONFORMANCE_WITHOUT: {unknown} is none of {sorted(NEEDS)}")
-    if (url := os.environ.get("BESTIARY_CONFORMANCE_URL")) and not os.environ.get("BESTIARY_CONFORMANCE_KEY"):
+    url = os.environ.get("BESTIARY_CONFORMANCE_URL")
+    if url and not os.environ.get("BESTIARY_CONFORMANCE_KEY"):
         named.add("key")
-    return named | {"overload"} if url else named
+    return named | ({"overload"} if url else _OURS)
+
+
+def _has_node() -> bool:
+    """Whether node is here, and the client; it is installed where npm can."""
+    if shutil.which("node") is None:
+        return False
+    if (_NODE / "node_modules" / "openai" / "package.json").exists():
+        return True
+    if shutil.which("npm") is None:
+        return False
+    install = ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--fetch-retries=0"]
+    try:
+        return (
+            subprocess.run(install, cwd=_NODE, capture_output=True, timeout=60, check=False).returncode == 0
+        )
+    except subprocess.TimeoutExpired:
+        return False
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -58,6 +83,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out, and count, what the server does not claim."""
     absent, kept = _without(), list[pytest.Item]()
+    if any("node" in mark.args for item in items for mark in item.iter_markers("needs")) and not _has_node():
+        absent.add("node")
     for item in items:
         asked = {name for mark in item.iter_markers("needs") for name in mark.args}
         assert asked <= set(NEEDS), asked
@@ -92,6 +119,12 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
 def _first(url: str, key: str) -> str:
     with openai.OpenAI(base_url=url, api_key=key or "none") as client:
         return next(iter(client.models.list())).id
+
+
+@pytest.fixture(scope="session")
+def unclaimed() -> frozenset[str]:
+    """What the server does not claim."""
+    return frozenset(_without())
 
 
 @pytest.fixture

@@ -20,7 +20,8 @@ _ROOT = Path(__file__).parents[3]
 _CHECKS = [
     "not_a_server_error", "status_code_conformance", "content_type_conformance",
     "response_headers_conformance", "response_schema_conformance", "negative_data_rejection",
-    "missing_required_header", "unsupported_method", "allow_header_conformance", "use_after_free", "ignored_auth", "openai_errors",
+    "missing_required_header", "unsupported_method", "allow_header_conformance", "use_after_free",
+    "ignored_auth", "openai_errors",
 ]  # fmt: skip
 
 
