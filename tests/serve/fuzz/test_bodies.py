@@ -169,7 +169,7 @@ def test_a_lie_about_lengths_is_refused(fuzzed: Running, name: str) -> None:
 
 
 def _framed(fuzzed: Running, data: bytes, *, leaves: bool) -> bytes:
-    """Return all that is answered to bytes; nothing where the connection is reset. TimeoutError for waiting."""
+    """Return all that is answered to bytes; nothing where the connection is reset."""
     answer = b""
     with socket.create_connection(("127.0.0.1", fuzzed.port), timeout=40) as connection:
         try:
@@ -179,7 +179,7 @@ def _framed(fuzzed: Running, data: bytes, *, leaves: bool) -> bytes:
             while part := connection.recv(65536):
                 answer += part
         except TimeoutError:
-            raise
+            raise  # it waits for ever
         except OSError:
             pass
     return answer
