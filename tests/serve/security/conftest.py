@@ -13,6 +13,7 @@ import pytest
 
 from tests.serve.serving import Running, running
 
+OTHER_KEY, PAGE = "another-key-of-the-tests", "https://chat.example.org"
 _WATCHED = Path(__file__).with_name("watched.py")
 
 
@@ -46,11 +47,12 @@ def _watched(model: Path, folder: Path, *options: str, key: str = "") -> Iterato
 
 @pytest.fixture(scope="session")
 def watched(chat_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
-    """A server with a key."""
-    yield from _watched(chat_model, tmp_path_factory.mktemp("keyed"), key="a-key-of-the-tests")
+    """A server with two keys, and one page of another server that may ask."""
+    options = ("--api-key", OTHER_KEY, "--allow-origin", PAGE)
+    yield from _watched(chat_model, tmp_path_factory.mktemp("keyed"), *options, key="a-key-of-the-tests")
 
 
 @pytest.fixture(scope="session")
 def unlocked(chat_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
-    """A server without a key, which only listens on the loopback."""
-    yield from _watched(chat_model, tmp_path_factory.mktemp("unlocked"))
+    """A server without a key, which only listens on the loopback, and writes prompts down."""
+    yield from _watched(chat_model, tmp_path_factory.mktemp("unlocked"), "--log-prompts")

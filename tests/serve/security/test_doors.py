@@ -13,7 +13,7 @@ import pytest
 from bestiary.serve.app import routes
 from bestiary.serve.guard import ACCESS
 from bestiary.serve.routes import page
-from tests.serve.security.conftest import Watched
+from tests.serve.security.conftest import PAGE, Watched
 from tests.serve.security.sockets import Reply, request, send
 
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "get", "BREW"]
@@ -217,20 +217,15 @@ def test_a_form_of_a_page_is_no_request(unlocked: Watched, kind: str) -> None:
     assert send(unlocked.server.port, data).status == 415
 
 
-def test_an_allowed_page_is_named_and_no_other(chat_model: Path, tmp_path: Path) -> None:
-    from tests.serve.serving import running
-
-    page_of = "https://chat.example.org"
-    with (
-        running(chat_model, "--allow-origin", page_of, log=tmp_path / "log") as server,
-        server.client() as client,
-    ):
-        asked = {"Origin": page_of, "Access-Control-Request-Method": "POST"}
+def test_an_allowed_page_is_named_and_no_other(watched: Watched) -> None:
+    with watched.server.client() as client:
+        asked = {"Origin": PAGE, "Access-Control-Request-Method": "POST"}
         before = client.options("/v1/chat/completions", headers=asked)
-        assert before.headers["access-control-allow-origin"] == page_of
+        assert before.headers["access-control-allow-origin"] == PAGE
         assert "access-control-allow-credentials" not in before.headers
-        assert client.get("/v1/models", headers={"Origin": page_of}).headers["vary"].lower() == "origin"
+        assert client.get("/v1/models", headers={"Origin": PAGE}).headers["vary"].lower() == "origin"
         assert client.get("/v1/models", headers={"Origin": "https://evil.example"}).status_code == 403
+        assert client.get("/v1/models", headers={"Origin": PAGE, "Authorization": ""}).status_code == 401
 
 
 # Where it listens.

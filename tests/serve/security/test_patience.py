@@ -62,6 +62,7 @@ def test_two_hundred_half_requests_stop_nobody(unlocked: Watched, said: bytes) -
         assert [_answer(unlocked) for _ in range(3)] == [want] * 3
 
 
+@pytest.mark.nightly
 def test_a_head_that_does_not_end_is_ended(unlocked: Watched) -> None:
     """After ten seconds, with 408 and in OpenAI's shape."""
     with _connections(unlocked.server.port, 1, _HALVES["half a head"]) as (one,):

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import secrets
-from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
-from tests.serve.security.conftest import Watched
-from tests.serve.serving import running
+from tests.serve.security.conftest import OTHER_KEY, Watched
 from tests.unit.run.chatmodel import MARKS
 
 
@@ -157,31 +155,25 @@ def test_no_prompt_is_in_the_metrics(client: httpx2.Client) -> None:
     assert secret not in client.get("/metrics").text
 
 
-def test_prompts_are_in_the_log_where_they_are_asked_for(chat_model: Path, tmp_path: Path) -> None:
-    with running(chat_model, "--log-prompts", log=tmp_path / "log") as server, server.client() as client:
-        secret = secrets.token_hex(12)
-        message = [{"role": "user", "content": secret}]
+def test_prompts_are_in_the_log_where_they_are_asked_for(unlocked: Watched) -> None:
+    secret = secrets.token_hex(12)
+    message = [{"role": "user", "content": secret}]
+    with unlocked.server.client() as client:
         client.post("/v1/chat/completions", json={"messages": message, "max_tokens": 1})
-        assert client.get("/health").status_code == 200
-    assert secret in (tmp_path / "log").read_text()
+        client.get("/health")
+    assert secret in unlocked.server.said()
 
 
-def test_no_answer_tells_of_another_keys_prompt(chat_model: Path, tmp_path: Path) -> None:
+def test_no_answer_tells_of_another_keys_prompt(watched: Watched) -> None:
     """What one key's prompts left in the cache is not another's to see: cached_tokens would tell (T9.8)."""
-    keys = ("first-key-of-two", "second-key-of-two")
-    options = [word for key in keys for word in ("--api-key", key)]
-    with running(chat_model, *options, log=tmp_path / "log") as server:
 
-        def cached(key: str) -> int:
-            with server.client(headers={"Authorization": f"Bearer {key}"}) as client:
-                body = {
-                    "messages": [{"role": "user", "content": "long enough to fill a page " * 8}],
-                    "max_tokens": 1,
-                }
-                answer = client.post("/v1/chat/completions", json=body)
-                assert answer.status_code == 200, answer.text
-                return int(answer.json()["usage"]["prompt_tokens_details"]["cached_tokens"])
+    def cached(key: str) -> int:
+        with watched.server.client(headers={"Authorization": f"Bearer {key}"}) as client:
+            message = {"role": "user", "content": "long enough to fill a page " * 8}
+            answer = client.post("/v1/chat/completions", json={"messages": [message], "max_tokens": 1})
+            assert answer.status_code == 200, answer.text
+            return int(answer.json()["usage"]["prompt_tokens_details"]["cached_tokens"])
 
-        assert cached(keys[0]) == 0
-        assert cached(keys[0]) > 0
-        assert cached(keys[1]) == 0
+    assert cached(OTHER_KEY) == 0
+    assert cached(OTHER_KEY) > 0
+    assert cached(watched.server.key) == 0
