@@ -1,4 +1,4 @@
-"""Half a head is answered 408, and a reader who has stopped is cut, by clocks made shorter for these tests."""
+"""Half a head is answered 408, and a reader who has stopped is cut, by clocks made shorter here."""
 
 from __future__ import annotations
 

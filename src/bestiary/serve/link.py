@@ -180,6 +180,9 @@ class Link:
                 self._hear(message)
         except (asyncio.IncompleteReadError, ConnectionError, wire.BrokenWireError):
             return fault
+        except (KeyError, TypeError, ValueError) as error:  # a frame that is none of the worker's messages
+            sys.stderr.write(f"worker: a message that is none: {error!r}\n")
+            return fault
         finally:
             await self._end()
 

@@ -74,6 +74,7 @@ class Service:
         self._pooling: Pooling | None = None
         self._tuning: asyncio.Future[None] | None = None
         self._hashing: asyncio.Future[None] | None = None
+        self._closed = False
         self._pool = ThreadPoolExecutor(_THREADS, "prompts")
         self._facts: Facts | None = None
 
@@ -90,10 +91,11 @@ class Service:
         if self._tuning is not None:
             await self._tuning
         await self.link.opened()
-        self._hashing = asyncio.get_running_loop().run_in_executor(self._pool, self._hash)
+        self._hashing = asyncio.ensure_future(asyncio.to_thread(self._hash))
 
     async def close(self) -> None:
         """End the worker and every stream."""
+        self._closed = True
         await self.link.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
@@ -110,8 +112,8 @@ class Service:
 
     def _hash(self) -> None:
         if self.path is not None:
-            with suppress(OSError):
-                self.weights = weights.sha256(self.path)
+            with suppress(OSError, weights.StoppedError):
+                self.weights = weights.sha256(self.path, lambda: self._closed)
 
     async def hashed(self) -> str | None:
         """Return the hash of the weights, once they are read."""

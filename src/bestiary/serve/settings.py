@@ -78,6 +78,10 @@ class Settings:
         for name, value, low in (("--queue", self.queue, 0), ("--max-streams", self.opening.streams, 1)):
             if not low <= value <= 4096:
                 raise RequestError(f"{name} {value} should be from {low} to 4096")
+        if taken := self.opening.adapters.keys() & {self.opening.model, *self.names}:
+            raise RequestError(
+                f"--adapter {min(taken)}=...: the model itself is called so; choose another name"
+            )
         if not 0 <= self.grace <= 3600:
             raise RequestError(f"--grace {self.grace} should be from 0 to 3600 seconds")
         if not 0 <= self.port <= 65535:
