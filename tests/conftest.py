@@ -18,6 +18,7 @@ import hypothesis
 import pytest
 import torch
 
+from tests import browsers
 from tests import goldens as reference_results
 
 # The same examples every run, so that a change is judged by what it changed; `make nightly` draws new ones.
@@ -29,6 +30,7 @@ torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 
 # Tests that ask for these fixtures, or have these markers, need data that a clone does not carry.
 _GOLDENS = "goldens"
+_BROWSER = "browser"
 _MODELS = {"default_model": "smollm2", "minilm": "minilm"}  # by name in the roster
 _left_out: dict[str, int] = {}
 
@@ -89,7 +91,7 @@ def _needs(item: pytest.Item) -> set[str]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out, and count, the tests whose reference results or model are absent."""
+    """Leave out, and count, the tests whose reference results, model or browser are absent."""
     no_results = reference_results.root() is None
     asked = set().union(*map(_needs, items))
     absent = {name for name in _MODELS if name in asked and _model(name) is None}
@@ -98,6 +100,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         names = _needs(item)
         if no_results and (_GOLDENS in names or _empty(item)):
             why = "reference results (../shared/goldens or $BESTIARY_GOLDENS)"
+        elif _BROWSER in names and browsers.chromium() is None:
+            why = "Chromium (apt-get install chromium)"
         elif lacking := sorted(absent & names):
             why = f"{lacking[0].replace('_', ' ')} (bestiary pull {_MODELS[lacking[0]]})"
         else:

@@ -20,8 +20,13 @@ export function element(name, attributes = {}, ...inside) {
       throw new TypeError(`attribute ${key} is not one that this page sets`);
     }
   }
-  made.append(...inside.flat().filter((one) => one !== null && one !== undefined && one !== false));
+  fill(made, inside.flat());
   return made;
+}
+
+/** Adds nodes and texts, of which there may be more than a call has room for. */
+export function fill(box, inside) {
+  for (const one of inside) if (one !== null && one !== undefined && one !== false) box.append(one);
 }
 
 /** A link out. address: from links.js, which has judged it. */

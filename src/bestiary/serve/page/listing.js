@@ -10,6 +10,7 @@ const SHOWN = 20; // refused lines that are named
 export class Listing {
   #all = [];
   #current = null;
+  #drawn = ""; // what is shown, as text: most answers change none of it
 
   constructor(actions) {
     this.actions = actions;
@@ -21,17 +22,25 @@ export class Listing {
       event.target.value = "";
       for (const file of files) await this.#import(file);
     });
-    onLanguage(() => this.show(this.#all, this.#current));
+    onLanguage(() => this.#again());
   }
 
   show(all, current) {
     this.#all = all;
     this.#current = current;
+    const wanted = JSON.stringify([current.id, ...all.map(({ id, title, empty }) => [id, title, empty])]);
+    if (wanted === this.#drawn) return;
+    this.#drawn = wanted;
     const held = document.activeElement?.closest("#list [data-id]")?.dataset.id;
     const act = document.activeElement?.dataset.act;
     part("list").replaceChildren(...all.map((one) => this.#row(one)));
     part("export").disabled = all.every((one) => one.empty);
     if (held) part("list").querySelector(`[data-id="${held}"] [data-act=${act ?? "choose"}]`)?.focus();
+  }
+
+  #again() {
+    this.#drawn = "";
+    this.show(this.#all, this.#current);
   }
 
   #row(one) {
@@ -54,7 +63,7 @@ export class Listing {
       remove.textContent = say("reallyRemove");
       remove.setAttribute("aria-label", `${say("reallyRemove")} ${title}`);
     });
-    remove.addEventListener("blur", () => this.show(this.#all, this.#current));
+    remove.addEventListener("blur", () => remove.dataset.sure && this.#again());
     return element(
       "div", { class: "acts" },
       act("rename", "renameOf", () => this.#rename(one, row)), act("export", "exportOf", () => save([one], one.title)), remove,
@@ -67,7 +76,7 @@ export class Listing {
     const done = (kept) => {
       field.removeEventListener("blur", blurred);
       if (kept && field.value.trim()) this.actions.rename(one, field.value.trim());
-      this.show(this.#all, this.#current);
+      this.#again();
       part("list").querySelector("[aria-current] ~ .acts [data-act=rename]")?.focus();
     };
     const blurred = () => done(true);

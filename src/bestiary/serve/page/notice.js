@@ -2,56 +2,63 @@
 
 import { ApiError, key } from "./api.js";
 import { button, element, part } from "./dom.js";
-import { say } from "./words.js";
+import { onLanguage, say } from "./words.js";
 
-const WORDS = { network: "network", key: "keyNeeded", busy: "busy", unavailable: "unavailable", request: "said", strange: "strange" };
+const WORDS = {
+  network: "network", key: "keyNeeded", busy: "busy", unavailable: "unavailable", request: "said", strange: "strange",
+};
+let shown = null; // {words, retry, left: seconds until it can be pressed}
 let counting = null;
+let wanted = null; // what is done once there is a key
 
 export function clear() {
   clearInterval(counting);
+  shown = null;
   part("notice").replaceChildren();
 }
 
-/** Says a sentence, and offers to try again where there is a way. */
-export function tell(text, retry = null, after = null) {
+/** Says words, which a function makes, and offers to try again where there is a way; after so many seconds. */
+export function tell(words, retry = null, after = 0) {
   clear();
-  part("notice").append(element("p", {}, text));
-  if (!retry) return;
-  const again = button(say("retry"), () => {
-    clear();
-    retry();
-  });
-  part("notice").append(again);
-  if (after) count(again, after);
+  shown = { words, retry, left: after };
+  draw();
+  if (after) counting = setInterval(count, 1000);
 }
 
-function count(again, after) {
-  let left = after;
-  const show = () => {
-    again.disabled = left > 0;
-    again.textContent = left > 0 ? say("retryIn", { n: left }) : say("retry");
-    if (left-- <= 0) clearInterval(counting);
+function draw() {
+  if (!shown) return;
+  const { words, retry, left } = shown;
+  const pressed = () => {
+    clear();
+    retry();
   };
-  show();
-  counting = setInterval(show, 1000);
+  const again = retry && button(left ? say("retryIn", { n: left }) : say("retry"), pressed, { disabled: left > 0 });
+  const text = part("notice").querySelector("p") ?? element("p");
+  // A screen reader reads what changes: the count down is not worth that, the sentence is.
+  if (text.textContent !== words()) text.textContent = words();
+  part("notice").replaceChildren(...[text, again].filter(Boolean));
+}
+
+function count() {
+  shown.left -= 1;
+  if (shown.left <= 0) clearInterval(counting);
+  draw();
 }
 
 /** Says why there is no answer. retry: asks once more. */
 export function fail(error, retry) {
   if (!(error instanceof ApiError)) {
-    tell(String(error?.message ?? error));
+    tell(() => String(error?.message ?? error));
     throw error;
   }
   if (error.kind === "key") askKey(retry);
-  tell(words(error), retry, error.kind === "busy" ? (error.after ?? 1) : null);
+  tell(() => words(error), retry, error.kind === "busy" ? (error.after ?? 1) : 0);
 }
 
 function words({ kind, said, after }) {
   if (kind === "broken") return said ? say("said", { said }) : say("broken");
   return say(WORDS[kind], { said, n: after ?? 1 });
 }
-
-let wanted = null;
 
 function askKey(retry) {
   wanted = retry;
@@ -61,7 +68,7 @@ function askKey(retry) {
 }
 
 /** changed: called when there is a key, or none any more. */
-export function beginKeys(changed) {
+export function begin(changed) {
   const dialog = part("key-dialog");
   part("key-form").addEventListener("submit", (event) => {
     event.preventDefault();
@@ -83,5 +90,6 @@ export function beginKeys(changed) {
     key.forget();
     changed();
   });
+  onLanguage(draw);
   changed();
 }

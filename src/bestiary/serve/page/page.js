@@ -56,7 +56,7 @@ class Page {
   }
 
   #listen() {
-    notice.beginKeys(() => {
+    notice.begin(() => {
       part("forget").hidden = !key.get();
     });
     this.settings.onChange((name) => {
@@ -71,6 +71,7 @@ class Page {
     part("refresh").addEventListener("click", () => this.#render());
     addEventListener("keydown", (event) => this.#escape(event));
     onLanguage(() => {
+      part("live").replaceChildren();
       this.turns.clear();
       this.#show();
       this.#named();
@@ -98,7 +99,7 @@ class Page {
     notice.clear();
     this.settings.models(this.#server.models);
     part("system-field").hidden = !this.#server.chats;
-    if (!this.#server.writes) notice.tell(say("onlyEmbeds"));
+    if (!this.#server.writes) notice.tell(() => say("onlyEmbeds"));
     this.#named();
     this.#show();
   }
@@ -108,7 +109,7 @@ class Page {
     const { model, entry, template, adapters } = this.#server;
     if (!model) return;
     const context = element("small", {}, say("tokens", { n: digits(model.context) }));
-    part("show-card").replaceChildren(this.settings.model || model.id, context);
+    part("show-card").replaceChildren(this.settings.model || model.id, " ", context);
     document.title = `${this.settings.model || model.id} · Bestiary`;
     card.show({ model, entry, template, adapters });
     this.#opening();
@@ -175,7 +176,7 @@ class Page {
 
   #wrong() {
     const name = this.settings.wrong();
-    if (name) notice.tell(say("settingWrong", { name }));
+    if (name) notice.tell(() => say("settingWrong", { name }));
     return Boolean(name);
   }
 
@@ -244,7 +245,7 @@ class Page {
   }
 
   #put(conversation) {
-    this.store.put(conversation).catch(() => notice.tell(say("keptNot")));
+    this.store.put(conversation).catch(() => notice.tell(() => say("keptNot")));
   }
 
   // Answers.

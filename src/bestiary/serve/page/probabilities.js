@@ -25,7 +25,7 @@ export class Gatherer {
   }
 
   #one(token, logprob, others) {
-    this.#bytes.push(...bytesOf(token));
+    for (const byte of bytesOf(token)) this.#bytes.push(byte);
     this.#waiting.push({ token, logprob, others });
     const text = whole(this.#bytes);
     if (text === null && this.#bytes.length < PARTS) return;
@@ -57,7 +57,8 @@ export function view(tokens) {
       "data-band": band(token.logprob), "data-index": i,
     }, token.text);
   });
-  const box = element("div", { class: "tokens", role: "listbox", "aria-orientation": "horizontal", "aria-label": say("tokensBy") }, drawn);
+  const named = { role: "listbox", "aria-orientation": "horizontal", "aria-label": say("tokensBy") };
+  const box = element("div", { class: "tokens", ...named }, drawn);
   const whole = element("div", { class: "chances" }, legend(tokens), box, odds);
   let at = null;
   const show = (one) => {
@@ -69,10 +70,11 @@ export function view(tokens) {
     odds.replaceChildren(...bars(tokens[Number(one.dataset.index)]));
     place(odds, one, whole);
   };
-  const nearest = (event) => event.target.closest("[data-index]");
-  box.addEventListener("mouseover", (event) => show(nearest(event)));
-  box.addEventListener("mouseleave", () => show(box.contains(document.activeElement) ? document.activeElement.closest("[data-index]") : null));
-  box.addEventListener("focusin", (event) => show(nearest(event)));
+  const nearest = (node) => (box.contains(node) ? node.closest("[data-index]") : null);
+  const focused = () => nearest(document.activeElement);
+  box.addEventListener("mouseover", (event) => show(nearest(event.target) ?? focused()));
+  box.addEventListener("mouseleave", () => show(focused()));
+  box.addEventListener("focusin", (event) => show(nearest(event.target)));
   box.addEventListener("focusout", () => show(null));
   box.addEventListener("keydown", (event) => step(event, drawn));
   return whole;
@@ -123,7 +125,9 @@ function bars(token) {
 function bar(text, logprob, here) {
   const filled = element("span", { class: "filled" });
   filled.style.inlineSize = `${100 * Math.exp(logprob)}%`;
-  return element("div", { class: here ? "bar here" : "bar" }, element("code", {}, visible(text)), element("span", { class: "room" }, filled), element("span", { class: "share" }, share(logprob)));
+  const room = element("span", { class: "room" }, filled);
+  const said = element("span", { class: "share" }, share(logprob));
+  return element("div", { class: here ? "bar here" : "bar" }, element("code", {}, visible(text)), room, said);
 }
 
 /** Puts the table under a token, within the width of the answer. */

@@ -1,6 +1,6 @@
 // What the model sees: the prompt as tokens, those that are control tokens marked.
 
-import { element, part } from "./dom.js";
+import { element, fill, part } from "./dom.js";
 import { text } from "./pieces.js";
 import { digits, say } from "./words.js";
 
@@ -20,7 +20,8 @@ export function show(rendered, context) {
   part("rendered-template").textContent = template ? say("templateIs", { name: template }) : say("noTemplate");
   const drawn = part("ids").checked ? tokens.slice(0, MOST).map(withId) : joined(tokens.slice(0, MOST));
   if (tokens.length > MOST) drawn.push(element("p", { class: "soft" }, say("longPrompt", { n: digits(MOST) })));
-  part("rendered").replaceChildren(...drawn);
+  part("rendered").replaceChildren();
+  fill(part("rendered"), drawn);
 }
 
 function withId(token) {

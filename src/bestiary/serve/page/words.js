@@ -2,6 +2,7 @@
 
 const WORDS = {
   skip: ["Skip to the conversation", "跳到对话"],
+  conversation: ["Conversation", "对话"],
   conversations: ["Conversations", "对话列表"],
   settings: ["Settings", "设置"],
   prompt: ["Prompt", "提示词"],
