@@ -45,6 +45,7 @@ class Boundary:
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
                 status[0] = message["status"]
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", record.request.encode())]
             await send(message)
 
         try:
@@ -72,7 +73,9 @@ class Boundary:
                 "defect",
                 error=type(error).__name__,
                 at=f"{where.name}:{where.lineno}",
-                detail=str(error)[:200],
+                request=record.request,
+                # Its words may be the prompt's.
+                detail=str(error)[:200] if self._service.settings.log_prompts else None,
             )
         if not begun:
             await json_response(said.body, said.status, said.headers)(scope, receive, send)

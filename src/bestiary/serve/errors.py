@@ -20,6 +20,8 @@ _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit
 _MOST = 1000
 # A path of several parts, which is nobody's business but the operator's; its last part may stay.
 _PATH = re.compile(r"(?<![\w:/.])/(?:[\w.+@~-]+/)+([\w.+@~-]*)")
+# A class of Python's that a template met.
+_CLASS = re.compile(r"\b[A-Z]\w*(?:Error|Exception): ")
 # What pydantic puts into a place that is no part of the JSON: the member of a union.
 _MEMBER = re.compile(r"[\[\]()]|^(str|int|float|bool|none|nullable|constrained-.*)$")
 
@@ -79,7 +81,7 @@ def of(error: BaseException) -> APIError:
         case RequestError():
             return APIError(400, str(error), code=_code(str(error)))
         case TemplateError() | TokenizerError():
-            return APIError(400, str(error))
+            return APIError(400, _CLASS.sub("", str(error)))
         case BestiaryError():
             return APIError(500, "the model could not compute this; the server's log says why")
         case TimeoutError():

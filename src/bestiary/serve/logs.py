@@ -6,6 +6,7 @@ A prompt is in it only where the operator asked for prompts. Writing it never fa
 from __future__ import annotations
 
 import json
+import secrets
 import sys
 import time
 from contextlib import suppress
@@ -17,9 +18,13 @@ _MOST = 4096
 
 @dataclass
 class Record:
-    """What becomes known of a request while it is answered. Times are seconds since it came."""
+    """What becomes known of a request while it is answered. Times are seconds since it came.
+
+    request: its own id, which its answer has in x-request-id. id: the answer's.
+    """
 
     began: float = field(default_factory=time.monotonic)
+    request: str = field(default_factory=lambda: f"req_{secrets.token_hex(12)}")
     id: str | None = None
     model: str | None = None
     prompt: str | None = None
@@ -45,6 +50,7 @@ class Log:
         said: dict[str, Any] = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "event": "request",
+            "request": record.request,
             "id": record.id,
             "method": method,
             "route": route,
@@ -64,7 +70,8 @@ class Log:
 
     def event(self, event: str, **said: Any) -> None:
         """Write a line of something that is no request: a worker that died, a defect."""
-        self._write({"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "event": event, **said})
+        known = {name: value for name, value in said.items() if value is not None}
+        self._write({"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "event": event, **known})
 
     def _write(self, said: dict[str, Any]) -> None:
         # Standard error may be closed, or a file on a full disk.

@@ -63,6 +63,7 @@ _FAULTS = {
     413: "The body has more than 4 MiB.",
     415: "The body is not application/json.",
     429: "Too many answers wait; Retry-After says when to come again.",
+    431: "The head of the request has more than 16 KiB.",
     500: "A defect of the server.",
     503: "The model is loading or restarting, or the server stops; Retry-After says when to come again.",
 }
@@ -101,7 +102,9 @@ def _operation(path: str, operation: _Operation, refs: Any) -> dict[str, Any]:
         "security": [] if path == "/health" else [{}, {"key": []}],
         "responses": {"200": _answered(path, said, refs)},
     }
-    faults = _FAULTS if method == "post" else {code: _FAULTS[code] for code in (401, 403, 404, 405, 500, 503)}
+    faults = (
+        _FAULTS if method == "post" else {code: _FAULTS[code] for code in (401, 403, 404, 405, 431, 500, 503)}
+    )
     error = {"application/json": {"schema": refs[ErrorAnswer, "serialization"]}}
     for status, words_of in faults.items():
         made["responses"][str(status)] = {"description": words_of, "content": error}
@@ -127,7 +130,8 @@ def _answered(path: str, said: type[BaseModel] | None, refs: Any) -> dict[str, A
     if path in _STREAMS:
         chunk = _STREAMS[path]
         about = "Events, where stream is true; each one's data is JSON, the last one's [DONE]."
-        schema = {"type": "string", "description": about}
+        # No type: some readers take the schema for that of each event, others for that of all their text.
+        schema = {"description": about}
         if chunk is not None:
             schema["contentSchema"] = refs[chunk, "serialization"]
         content["text/event-stream"] = {"schema": schema}

@@ -14,7 +14,9 @@ import select
 import signal
 import sys
 import time
+import traceback
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import BestiaryError, RequestError
@@ -189,7 +191,10 @@ def told(error: BaseException) -> dict[str, str]:
     if isinstance(error, BestiaryError):
         kind = "request" if isinstance(error, RequestError) else type(error).__name__
         return {"error": kind, "message": str(error)}
-    sys.stderr.write(f"worker: {type(error).__name__}: {str(error)[:500]}\n")
+    # Not its words, which may be the prompt's.
+    frames = traceback.extract_tb(error.__traceback__)[-3:]
+    where = " < ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in reversed(frames))
+    sys.stderr.write(f"worker: {type(error).__name__} at {where}\n")
     return {"error": "defect", "message": "this request could not be computed"}
 
 

@@ -57,9 +57,12 @@ def _under(root: Path, asked: str) -> Path:
     refused = APIError(
         400, "there is no such folder under the server's folder of adapters", param="lora_path"
     )
-    if "\0" in asked:
-        raise refused
-    real, within = Path(os.path.realpath(root / asked)), Path(os.path.realpath(root))
-    if real == within or not real.is_relative_to(within) or not real.is_dir():
+    within = Path(os.path.realpath(root))
+    try:
+        real = Path(os.path.realpath(root / asked))
+        found = real != within and real.is_relative_to(within) and real.is_dir()
+    except (OSError, ValueError):  # a name that is too long, or holds a NUL
+        found = False
+    if not found:
         raise refused
     return real

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -16,6 +17,14 @@ Ids = Annotated[list[TokenId], Field(max_length=MOST_IDS)]
 # JSON of any shape that the reader of bodies lets through: depth 64, no NaN, integers of 64 bits.
 Json = Any
 Object = dict[str, Json]
+
+
+def joined(content: str | Sequence[Any]) -> str:
+    """Return a message's text: its parts, a line each, as vLLM and llama.cpp join them.
+
+    Most templates put a message's content between other texts, and fail on a list of parts.
+    """
+    return content if isinstance(content, str) else "\n".join(part.text for part in content)
 
 
 class Asked(BaseModel):

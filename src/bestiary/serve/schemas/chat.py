@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
-from .base import Asked, Name, Object, Replay, Said, Text, Usage, absent
+from .base import Asked, Name, Object, Replay, Said, Text, Usage, absent, joined
 from .sampling import MOST, Sampling
 
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
@@ -58,9 +58,8 @@ class Message(Asked):
 
     def plain(self) -> dict[str, Any]:
         """Return the message as text.chat reads it."""
-        said: dict[str, Any] = {"role": self.role, "content": self.content}
-        if isinstance(self.content, list):
-            said["content"] = [{"type": "text", "text": part.text} for part in self.content]
+        content = None if self.content is None else joined(self.content)
+        said: dict[str, Any] = {"role": self.role, "content": content}
         for name in ("name", "tool_call_id", "reasoning_content"):
             if (value := getattr(self, name)) is not None:
                 said[name] = value

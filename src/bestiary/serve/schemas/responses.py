@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
-from .base import Asked, Name, Object, Said, Text
-from .sampling import MOST
+from .base import Asked, Name, Object, Said, Text, joined
+from .sampling import MOST, nucleus
 
 
 class InputPart(Asked):
@@ -34,10 +34,7 @@ class InputMessage(Asked):
 
     def plain(self) -> dict[str, Any]:
         """Return the message as text.chat reads it."""
-        content = (
-            self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
-        )
-        return {"role": self.role, "content": content}
+        return {"role": self.role, "content": joined(self.content)}
 
 
 class PlainText(Asked):
@@ -71,7 +68,7 @@ class ResponseRequest(Asked):
     instructions: Text | None = None
     max_output_tokens: Annotated[int, Field(ge=1, le=MOST)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     stream: bool | None = None
     text: TextOptions | None = None
     store: Literal[False] | None = None
@@ -98,7 +95,7 @@ class ResponseRequest(Asked):
 
     def chosen(self) -> dict[str, Any]:
         """Return what was given of SamplingParams' fields."""
-        said = {"temperature": self.temperature, "top_p": self.top_p, "seed": self.seed}
+        said = {"temperature": self.temperature, "top_p": nucleus(self.top_p), "seed": self.seed}
         chosen: dict[str, Any] = {name: value for name, value in said.items() if value is not None}
         match None if self.text is None else self.text.format:
             case SchemaText(schema_=schema):
@@ -137,9 +134,13 @@ class Incomplete(Said):
 
 
 class InputDetails(Said):
-    """Of the input's tokens, those that were computed for another request before."""
+    """Of the input's tokens, those that were computed for another request before.
+
+    cache_write_tokens: those that OpenAI charges for keeping; nothing is charged here.
+    """
 
     cached_tokens: int
+    cache_write_tokens: Literal[0] = 0
 
 
 class OutputDetails(Said):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, model_validator
@@ -13,6 +14,11 @@ MOST = 2**63 - 1
 StopText = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 Grammar = Annotated[str, StringConstraints(min_length=1, max_length=64 << 10)]
 Choice = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+
+
+def nucleus(top_p: float | None) -> float | None:
+    """Return top_p as SamplingParams takes it: OpenAI's 0 is the smallest nucleus, the likeliest token."""
+    return sys.float_info.min if top_p == 0 else top_p
 
 
 class StreamOptions(Asked):
@@ -83,7 +89,7 @@ class Sampling(Asked):
 
     model: Name | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     logit_bias: (
@@ -107,7 +113,8 @@ class Sampling(Asked):
     top_k: Annotated[int, Field(ge=-1, le=MOST)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     typical_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
+    # Logits are divided by it: by less than this they would not be finite.
+    repetition_penalty: Annotated[float, Field(ge=0.01, le=10)] | None = None
     no_repeat_ngram_size: Annotated[int, Field(ge=0, le=MOST)] | None = None
     min_tokens: Annotated[int, Field(ge=0, le=MOST)] | None = None
     stop_token_ids: Annotated[list[TokenId], Field(max_length=1024)] | None = None
@@ -136,6 +143,8 @@ class Sampling(Asked):
         """Return what was given of SamplingParams' fields."""
         said = {name: getattr(self, name) for name in _SAME}
         said = {name: value for name, value in said.items() if value is not None}
+        if self.top_p is not None:
+            said["top_p"] = nucleus(self.top_p)
         if self.logit_bias is not None:
             said["logit_bias"] = {int(key): value for key, value in self.logit_bias.items()}
         return said | self._structure()
