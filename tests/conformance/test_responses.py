@@ -87,11 +87,12 @@ def test_instructions_are_a_system_message(wire: httpx2.Client, target: Target) 
     assert found.instructions == "Answer in French."
 
 
-def test_a_conversation_goes_on(wire: httpx2.Client, target: Target) -> None:
-    """What was answered is sent back as it came."""
-    first = ask(wire, body(target))
-    history = [{"role": "user", "content": QUESTION}, *(item.model_dump() for item in first.output)]
-    assert ask(wire, body(target, input=[*history, {"role": "user", "content": "And then?"}])).output_text
+def test_a_conversation_goes_on(client: openai.OpenAI, target: Target) -> None:
+    """What was answered is sent back as it came, which is how OpenAI's guide keeps a conversation."""
+    first = client.responses.create(**body(target))
+    history: list[Any] = [{"role": "user", "content": QUESTION}, *first.output]
+    history.append({"role": "user", "content": "And then?"})
+    assert client.responses.create(**body(target, input=history)).output_text
 
 
 def _stream(wire: httpx2.Client, fields: dict[str, Any]) -> list[Any]:
