@@ -17,7 +17,8 @@ from setuptools.errors import BaseError, CCompilerError
 NATIVE = Path("src/bestiary/kernels/native")
 NAME = "bestiary.kernels._native"
 # No -march=native: a wheel runs on other machines too; the code asks the processor at run time.
-# No contraction: a * b + c is rounded the same way wherever the compiler meets it, so rows do not differ by their place.
+# No contraction: a * b + c is rounded the same way wherever the compiler meets it, so that a row does not
+# depend on its place.
 FLAGS = ["-std=gnu11", "-O3", "-ffp-contract=off", "-g0", "-fvisibility=hidden", "-pthread"]
 SLOWER = "quantised layers will run in PyTorch alone, several times slower"
 

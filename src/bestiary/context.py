@@ -16,6 +16,7 @@ from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from .cache import Cache, Pool
 from .errors import RequestError
@@ -230,6 +231,11 @@ class Paged(_Step):
     spans: Sequence[tuple[int, int]]
     tables: Sequence[Tensor]
     prompts: Sequence[Prompt] | None = None
+
+    @property
+    def pages(self) -> Tensor:
+        """The pages of each sequence in order, a row each, int64 (sequences, most); rows end in page 0."""
+        return self.once("pages", lambda: pad_sequence(list(self.tables), batch_first=True))
 
     @property
     def lengths(self) -> Tensor:

@@ -21,7 +21,7 @@ from ..errors import KernelError
 from ..formats import Format, get
 from . import Table, native
 
-__all__ = ["decode", "linear", "packed_decode", "packed_linear"]
+__all__ = ["decode", "float_linear", "linear", "packed_decode", "packed_linear"]
 
 # Elements of weight decoded at a time by the reference: 16 MiB of float32, small beside any model, large
 # enough that the product and not the call dominates.
@@ -31,7 +31,7 @@ _MANY = 6
 _LINE, _LINES = 16, 128
 # Multiply-adds that one thread does sooner than two can be told to.
 _SMALL = 1 << 16
-_FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+_KINDS = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 
 
 def packed_linear(x: Tensor, weight: Tensor, fmt: Format, bias: Tensor | None = None) -> Tensor:
@@ -175,7 +175,7 @@ def _(packed: Tensor, fmt: str) -> Tensor:
 def _native_supports(x: Tensor, weight: Tensor, fmt: Format, bias: Tensor | None) -> str | None:
     if (reason := _native_decodes(weight, fmt)) is not None:
         return reason
-    return None if x.dtype in _FLOATS and x.device.type == "cpu" else f"x is {x.dtype} on {x.device}"
+    return None if x.dtype in _KINDS and x.device.type == "cpu" else f"x is {x.dtype} on {x.device}"
 
 
 def _native_decodes(packed: Tensor, fmt: Format) -> str | None:
@@ -189,6 +189,11 @@ def _native_decodes(packed: Tensor, fmt: Format) -> str | None:
 
 
 def _native_linear(x: Tensor, weight: Tensor, fmt: Format, bias: Tensor | None) -> Tensor:
+    return _product(x, weight, fmt.name, bias)
+
+
+def _product(x: Tensor, weight: Tensor, kind: str, bias: Tensor | None) -> Tensor:
+    """Multiply x (..., columns) by the rows of a matrix of some kind, in float32, to the dtype of x."""
     rows, columns = weight.shape[0], x.shape[-1]
     count = x.numel() // columns if columns else 0
     wide, step = _vectors(x, count, columns)
@@ -196,11 +201,25 @@ def _native_linear(x: Tensor, weight: Tensor, fmt: Format, bias: Tensor | None) 
     offset = None if bias is None else bias.float().contiguous()
     library = native.library()
     library.linear(
-        library.formats[fmt.name], weight.data_ptr(), rows, weight.stride(0), columns,
+        library.formats[kind], weight.data_ptr(), rows, weight.stride(0) * weight.itemsize, columns,
         wide.data_ptr(), step, count, None if offset is None else offset.data_ptr(), y.data_ptr(),
         _threads(rows * columns * count),
     )  # fmt: skip
     return y.to(x.dtype)
+
+
+def _floats_support(x: Tensor, weight: Tensor, bias: Tensor | None) -> str | None:
+    if (reason := native.absence()) is not None:
+        return reason
+    if not (x.is_cpu and weight.is_cpu):
+        return f"x is on {x.device}, the weight on {weight.device}"
+    if not (x.dtype == weight.dtype and x.dtype in _KINDS and x.shape[-1:] == weight.shape[1:]):
+        return f"x is {x.dtype} of {tuple(x.shape)}, the weight {weight.dtype} of {tuple(weight.shape)}"
+    return None if weight.stride(1) == 1 or not weight.numel() else "a row's numbers are not neighbours"
+
+
+def _native_floats(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return _product(x, weight, _KINDS[x.dtype], bias)
 
 
 def _vectors(x: Tensor, count: int, columns: int) -> tuple[Tensor, int]:
@@ -248,3 +267,8 @@ linear.add("reference", _reference_linear)
 decode: Table[Tensor] = Table("packed_decode")
 decode.add("native", _native_decode, _native_decodes, about=native.about)
 decode.add("reference", _reference_decode)
+
+# (x (..., in), weight (out, in) of the same floating dtype, bias (out,) or None) -> (..., out)
+float_linear: Table[Tensor] = Table("linear")
+float_linear.add("native", _native_floats, _floats_support, about=native.about)
+float_linear.add("reference", F.linear)

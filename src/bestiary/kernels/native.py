@@ -19,10 +19,10 @@ import torch
 from ..errors import KernelError
 from ..formats import FORMATS
 
-__all__ = ["Block", "Library", "Matrix", "Token", "about", "absence", "isas", "library"]
+__all__ = ["Block", "Library", "Matrix", "Tokens", "about", "absence", "isas", "library"]
 
 # The signatures below belong to this number; bestiary_abi() of the library must answer it.
-_ABI = 3
+_ABI = 4
 _SWITCH = "BESTIARY_NATIVE"
 
 
@@ -53,14 +53,14 @@ class Block(ctypes.Structure):
     )
 
 
-class Token(ctypes.Structure):
-    """The token that blocks are computed for (`token` in native/block.h)."""
+class Tokens(ctypes.Structure):
+    """The tokens of a step (`tokens` in native/block.h, which says what each field means)."""
 
     _fields_ = (
-        ("turns", c_void_p),
+        *((name, c_size_t) for name in ("count", "sequences", "most", "page", "turns_step")),
+        *((name, c_void_p) for name in ("begins", "starts", "tables", "turns")),
         ("keys", POINTER(c_void_p)),
         ("values", POINTER(c_void_p)),
-        ("position", c_size_t),
         ("magnitude", c_float),
     )
 
@@ -90,17 +90,17 @@ class Library:
         # format, packed, rows, row bytes, columns, y, threads
         self.decode = c.bestiary_decode
         self.decode.argtypes = [c_int, c_void_p, c_size_t, c_size_t, c_size_t, c_void_p, c_int]
-        # blocks, how many, token, x, scratch, threads
+        # blocks, how many, tokens, x, scratch, threads
         self.blocks = c.bestiary_blocks
-        self.blocks.argtypes = [POINTER(Block), c_size_t, POINTER(Token), c_void_p, c_void_p, c_int]
+        self.blocks.argtypes = [POINTER(Block), c_size_t, POINTER(Tokens), c_void_p, c_void_p, c_int]
         # x, weight, rows, width, eps, y, threads
         self.rms_norm = c.bestiary_rms_norm
         self.rms_norm.argtypes = [c_void_p, c_void_p, c_size_t, c_size_t, c_float, c_void_p, c_int]
         for function in (self.linear, self.decode, self.blocks, self.rms_norm):
             function.restype = None
-        # blocks, how many, position, threads -> floats of scratch
+        # blocks, how many, tokens, threads -> floats of scratch
         self.blocks_scratch = c.bestiary_blocks_scratch
-        self.blocks_scratch.argtypes = [POINTER(Block), c_size_t, c_size_t, c_int]
+        self.blocks_scratch.argtypes = [POINTER(Block), c_size_t, POINTER(Tokens), c_int]
         self.blocks_scratch.restype = c_size_t
         self._c = c
         self.formats = {name: c.bestiary_format(name.encode()) for name in ("F32", *FORMATS)}

@@ -1,76 +1,55 @@
-/* Blocks of a Llama for one token, in one parallel region: the threads meet at a barrier between the parts of a block
- * instead of being called again for each matrix, and nothing returns to Python in between.
+/* Blocks of a Llama for tokens of many sequences, in one parallel region: the threads meet at a barrier between the parts
+ * of a block instead of being called again for each matrix, and nothing returns to Python in between.
  *
- * Work that is small is done by every thread for itself (norms, angles, joining the pieces of attention), because
- * meeting costs more; products and attention are dealt out.
+ * Work that is small is done by every thread for itself (norms and angles of few tokens), because meeting costs more;
+ * products and attention are dealt out. A token's numbers do not depend on the tokens beside it: see tile.h and
+ * attention.c.
  */
-#include "block.h"
-#include "shares.h"
+#include "step.h"
 
 #include <math.h>
 #include <sched.h>
-#include <string.h>
 
-/* The parts of a block that are dealt out. Blocks use the first five and the second five dealings in turn, so that those
- * of the block after can be wound back while this one's are in use. */
-enum { QKV, ATTENTION, OUT, GATED, DOWN, PARTS };
+/* Tokens that every thread norms for itself; rows of a matrix that are dealt out together to one token, or to many. */
+enum { FEW_NORMS = 16, ROWS_OF_MANY = 16 };
 
-/* What the threads of one call have in common. */
-typedef struct {
-    const isa *isa;
-    const block *blocks;
-    size_t count;
-    const token *token;
-    float *x;       /* (width): in, and out */
-    float *scratch; /* see layout */
-    ranges of[MOST_THREADS];
-    _Atomic int arrived;
-    _Atomic unsigned round;
-} run;
+/* Floats from row to row: an odd number of cache lines, so that rows do not want the same places of a cache. */
+static size_t row_floats(size_t n) { return ((n + 15) / 16 | 1) * 16; }
 
-/* Where a block's values lie in the scratch memory: first what all threads share, then `own`, a part for each. */
-typedef struct {
-    size_t q, k, v, x, hidden, up, pieces, own, own_floats;
-} layout;
-
-/* One thread, at one block. */
-typedef struct {
-    run *r;
-    const block *b;
-    size_t index;
-    float *q, *k, *v, *x, *hidden, *up, *pieces, *own;
-    int id, count;
-    float cos[MOST_DIM / 2], sin[MOST_DIM / 2];
-} worker;
-
-static size_t most(size_t a, size_t b) { return a > b ? a : b; }
-static size_t least(size_t a, size_t b) { return a < b ? a : b; }
-
-/* A head's share of a piece of the keys: the greatest score, the sum of weights, the weighted sum of values. */
-static size_t piece_floats(const block *b) { return b->dim + 2; }
-
-/* The first key that is seen, and the pieces that the earlier keys make; this token's own key is one more. */
-static size_t first_key(const block *b, size_t position) {
-    return b->window && position + 1 > b->window ? position + 1 - b->window : 0;
-}
-static size_t pieces_of(const block *b, size_t position) {
-    return (position - first_key(b, position) + PIECE_KEYS - 1) / PIECE_KEYS;
+static layout lay_out(const block *b, const tokens *t, int threads) {
+    layout at = {.wide = row_floats(b->heads * b->dim), .kv = row_floats(b->kv_heads * b->dim)};
+    size_t n = t->count, own_norms = n <= FEW_NORMS ? n : 0;
+    at.width = row_floats(b->o.rows), at.deep = row_floats(b->gate.rows), at.split = split_of(b, t, threads);
+    struct {
+        size_t *place, floats;
+    } parts[] = {
+        {&at.angles, n > 1 ? n * b->turned : 0},
+        {&at.tiles, tile_floats(t)},
+        {&at.state, 2 * n * b->heads},
+        {&at.pieces, piece_floats(b, t, at.split)},
+        {&at.normed, own_norms ? 0 : n * at.width},
+        {&at.q, n * at.wide},
+        {&at.k, n * at.kv},
+        {&at.v, n * at.kv},
+        {&at.attended, n * at.wide},
+        {&at.x, n * at.width},
+        {&at.hidden, n * at.deep},
+        {&at.up, n * at.deep},
+    };
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        *parts[i].place = at.own;
+        at.own += (parts[i].floats + 15) & ~(size_t)15;
+    }
+    at.own_queries = row_floats(most(own_norms * at.width, n == 1 ? at.wide : 0));
+    at.own_floats = at.own_queries + (n == 1 ? at.wide : 0);
+    return at;
 }
 
-static layout lay_out(const block *b, size_t position) {
-    size_t heads = b->heads * b->dim, kv = b->kv_heads * b->dim, width = b->o.rows;
-    size_t pieces = b->heads * (pieces_of(b, position) + 1) * piece_floats(b);
-    size_t sizes[] = {heads, kv, kv, width, b->gate.rows, b->gate.rows, pieces, most(heads, width)};
-    size_t at[9] = {0};
-    for (int i = 0; i < 8; i++) at[i + 1] = at[i] + ((sizes[i] + 15) & ~(size_t)15);
-    return (layout){at[0], at[1], at[2], at[3], at[4], at[5], at[6], at[7], at[8] - at[7]};
-}
-
-/* Floats of scratch memory for these blocks and this many threads. */
-PUBLIC size_t bestiary_blocks_scratch(const block *blocks, size_t count, size_t position, int threads) {
+/* Floats of scratch memory for these blocks, tokens and threads. */
+PUBLIC size_t bestiary_blocks_scratch(const block *blocks, size_t count, const tokens *t, int threads) {
     size_t floats = 0;
     for (size_t i = 0; i < count; i++) {
-        layout at = lay_out(&blocks[i], position);
+        layout at = lay_out(&blocks[i], t, threads);
         floats = most(floats, at.own + at.own_floats * (size_t)threads);
     }
     return floats;
@@ -84,9 +63,9 @@ static void pause_briefly(void) {
 #endif
 }
 
-/* Wait until all threads are here. Whoever is last opens the next round. On a core that is shared with another program
- * the thread waited for may not be running at all, so spinning gives way to the scheduler after about 20 us. */
-static void meet(worker *w) {
+/* Whoever is last opens the next round. On a core that is shared with another program the thread waited for may not be
+ * running at all, so spinning gives way to the scheduler after about 20 us. */
+void meet(worker *w) {
     run *r = w->r;
     unsigned round = atomic_load(&r->round);
     if (atomic_fetch_add(&r->arrived, 1) == w->count - 1) {
@@ -100,118 +79,83 @@ static void meet(worker *w) {
     }
 }
 
-static dealer part(const worker *w, int which, size_t total, size_t grain) {
-    return deal(w->r->of, w->index % 2 * PARTS + (size_t)which, total, grain, w->id, w->count);
-}
+/* The rows of a matrix that are dealt out together. */
+static size_t grain(const worker *w) { return w->r->t->count > 1 ? ROWS_OF_MANY : ROWS; }
 
 /* Ask for the beginning of this thread's range of rows, before waiting for the others. */
 static void foresee(const worker *w, const matrix *m) {
-    const uint8_t *p = m->w + range_start(m->rows, ROWS, w->id, w->count) * m->row_bytes;
+    const uint8_t *p = m->w + range_start(m->rows, grain(w), w->id, w->count) * m->row_bytes;
     for (size_t i = 0; i < 2048; i += 64) __builtin_prefetch(p + i, 0, 2);
 }
 
-/* y[r] = m[r] . x + bias[r], and plus add[r] where add is not NULL, for n rows from `start` on. */
-static void rows_of(const worker *w, const matrix *m, size_t start, size_t n, const float *x, const float *add,
-                    float *y) {
+/* A row each token, `step` floats apart. */
+typedef struct {
+    const float *p;
+    size_t step;
+} values;
+
+/* y[r] = m[r] . x + bias[r], and plus add[r] where there is any, for n rows from `start` on and every token. */
+static void rows_of(const worker *w, const matrix *m, size_t start, size_t n, values x, values add, float *y,
+                    size_t y_step) {
+    size_t tokens = w->r->t->count;
     const uint8_t *p = m->w + start * m->row_bytes;
-    w->r->isa->formats[m->format].dot(p, m->row_bytes, n, m->columns, x, m->columns, 1, y + start, m->rows);
-    for (size_t i = start; i < start + n; i++) y[i] += (m->bias ? m->bias[i] : 0) + (add ? add[i] : 0);
+    w->r->isa->formats[m->format].dot(p, m->row_bytes, n, m->columns, x.p, x.step, tokens, y + start, y_step);
+    if (!m->bias && !add.p) return;
+    for (size_t j = 0; j < tokens; j++, y += y_step, add.p += add.step)
+        for (size_t i = start; i < start + n; i++) y[i] += (m->bias ? m->bias[i] : 0) + (add.p ? add.p[i] : 0);
 }
 
 /* q, k and v of the normed x, dealt out as one matrix. */
-static void queries_keys_values(const worker *w) {
+static void queries_keys_values(const worker *w, values x) {
     const matrix *m[] = {&w->b->q, &w->b->k, &w->b->v};
-    float *y[] = {w->q, w->k, w->v};
-    dealer d = part(w, QKV, m[0]->rows + m[1]->rows + m[2]->rows, ROWS);
+    const layout *at = &w->at;
+    size_t y[] = {at->q, at->k, at->v}, steps[] = {at->wide, at->kv, at->kv};
+    dealer d = part(w, QKV, m[0]->rows + m[1]->rows + m[2]->rows, grain(w));
     for (size_t r, n; (n = next_share(&d, &r));)
         for (size_t i = 0, before = 0; i < 3; before += m[i++]->rows) {
             size_t from = most(r, before), to = least(r + n, before + m[i]->rows);
-            if (from < to) rows_of(w, m[i], from - before, to - from, w->own, NULL, y[i]);
+            if (from < to) rows_of(w, m[i], from - before, to - from, x, (values){0}, w->base + y[i], steps[i]);
         }
 }
 
 /* y = m x + add. */
-static void projected(const worker *w, int which, const matrix *m, const float *x, const float *add, float *y) {
-    dealer d = part(w, which, m->rows, ROWS);
-    for (size_t r, n; (n = next_share(&d, &r));) rows_of(w, m, r, n, x, add, y);
+static void projected(const worker *w, int which, const matrix *m, values x, values add, float *y, size_t y_step) {
+    dealer d = part(w, which, m->rows, grain(w));
+    for (size_t r, n; (n = next_share(&d, &r));) rows_of(w, m, r, n, x, add, y, y_step);
 }
 
 /* hidden = silu(gate x) * up x of the normed x, both for the same rows. */
-static void gated(const worker *w) {
-    dealer d = part(w, GATED, w->b->gate.rows, ROWS);
+static void gated(const worker *w, values x) {
+    float *hidden = w->base + w->at.hidden, *up = w->base + w->at.up;
+    size_t deep = w->at.deep;
+    dealer d = part(w, GATED, w->b->gate.rows, grain(w));
     for (size_t r, n; (n = next_share(&d, &r));) {
-        rows_of(w, &w->b->gate, r, n, w->own, NULL, w->hidden);
-        rows_of(w, &w->b->up, r, n, w->own, NULL, w->up);
-        w->r->isa->gate(w->hidden + r, w->up + r, n);
+        rows_of(w, &w->b->gate, r, n, x, (values){0}, hidden, deep);
+        rows_of(w, &w->b->up, r, n, x, (values){0}, up, deep);
+        for (size_t j = 0; j < w->r->t->count; j++) w->r->isa->gate(hidden + j * deep + r, up + j * deep + r, n);
     }
 }
 
-/* Rotate the pairs of a head: Su et al., 2021, arXiv 2104.09864. */
-static void turn(const worker *w, const float *from, float *to) {
-    const block *b = w->b;
-    size_t half = b->turned / 2, first = b->interleaved ? 2 : 1, second = b->interleaved ? 1 : half;
-    memcpy(to, from, b->dim * sizeof *to);
-    for (size_t i = 0; i < half; i++) {
-        float u = from[first * i], v = from[first * i + second];
-        to[first * i] = u * w->cos[i] - v * w->sin[i];
-        to[first * i + second] = v * w->cos[i] + u * w->sin[i];
+/* The normed x of all tokens, when all threads have what they need of it. */
+static values normed(worker *w, int which, values x, const float *weight, float eps) {
+    size_t width = w->b->o.rows, step = w->at.width, count = w->r->t->count;
+    if (count <= FEW_NORMS) {
+        for (size_t i = 0; i < count; i++) w->r->isa->norm(x.p + i * x.step, weight, width, eps, w->own + i * step);
+        return (values){w->own, step};
     }
-}
-
-/* Attention, dealt out as (piece of the keys, key head). The piece after the last is this token's own key and value,
- * which the same share appends to the cache. */
-static void attention(const worker *w) {
-    const block *b = w->b;
-    size_t position = w->r->token->position, pieces = pieces_of(b, position), step = b->kv_heads * b->dim;
-    size_t group = b->heads / b->kv_heads, floats = piece_floats(b);
-    float *keys = w->r->token->keys[w->index], *values = w->r->token->values[w->index];
-    dealer d = part(w, ATTENTION, b->kv_heads * (pieces + 1), 1);
+    float *y = w->base + w->at.normed;
+    dealer d = part(w, which, count, 1);
     for (size_t r, n; (n = next_share(&d, &r));)
-        for (size_t unit = r; unit < r + n; unit++) {
-            size_t kv = unit % b->kv_heads, piece = unit / b->kv_heads, head = kv * b->dim;
-            size_t from = position, seen = 1;
-            if (piece < pieces) {
-                from = first_key(b, position) + piece * PIECE_KEYS, seen = least(PIECE_KEYS, position - from);
-            } else {
-                turn(w, w->k + head, keys + from * step + head);
-                memcpy(values + from * step + head, w->v + head, b->dim * sizeof *values);
-            }
-            for (size_t i = 0; i < group; i += 4) {
-                float q[4 * MOST_DIM];
-                size_t some = least(4, group - i), query = kv * group + i;
-                for (size_t j = 0; j < some; j++) turn(w, w->q + (query + j) * b->dim, q + j * b->dim);
-                w->r->isa->attend(q, some, keys + from * step + head, values + from * step + head, step, seen, b->dim,
-                                  b->scale, w->pieces + (query * (pieces + 1) + piece) * floats, (pieces + 1) * floats);
-            }
-        }
-}
-
-/* Join each head's pieces, weighted by how much of the softmax each holds: own (heads * dim). */
-static void join(const worker *w) {
-    const block *b = w->b;
-    size_t pieces = pieces_of(b, w->r->token->position) + 1, floats = piece_floats(b);
-    float *out = w->own;
-    for (size_t h = 0; h < b->heads; h++, out += b->dim) {
-        const float *head = w->pieces + h * pieces * floats;
-        float top = -INFINITY, total = 0;
-        for (size_t i = 0; i < pieces; i++) top = fmaxf(top, head[i * floats]);
-        memset(out, 0, b->dim * sizeof *out);
-        for (size_t i = 0; i < pieces; i++) {
-            float share = expf(head[i * floats] - top);
-            total += share * head[i * floats + 1];
-            for (size_t c = 0; c < b->dim; c++) out[c] += share * head[i * floats + 2 + c];
-        }
-        for (size_t c = 0; c < b->dim; c++) out[c] /= total;
-    }
+        for (size_t i = r; i < r + n; i++) w->r->isa->norm(x.p + i * x.step, weight, width, eps, y + i * step);
+    meet(w);
+    return (values){y, step};
 }
 
 /* Take up the next block: nobody may be at the one before the last any more. */
 static void begin(worker *w, size_t index) {
     w->index = index, w->b = &w->r->blocks[index];
-    layout at = lay_out(w->b, w->r->token->position);
-    float *base = w->r->scratch;
-    w->q = base + at.q, w->k = base + at.k, w->v = base + at.v, w->x = base + at.x, w->hidden = base + at.hidden;
-    w->up = base + at.up, w->pieces = base + at.pieces, w->own = base + at.own + (size_t)w->id * at.own_floats;
+    w->at = lay_out(w->b, w->r->t, w->count);
+    w->own = w->base + w->at.own + (size_t)w->id * w->at.own_floats, w->own_queries = w->own + w->at.own_queries;
 }
 
 /* x = x + attn(norm x); x + mlp(norm x). */
@@ -219,40 +163,51 @@ static void one_block(worker *w, size_t index) {
     run *r = w->r;
     begin(w, index);
     const block *b = w->b;
-    r->isa->norm(r->x, b->attn_norm, b->o.rows, b->attn_eps, w->own);
-    queries_keys_values(w);
+    size_t width = b->o.rows;
+    values x = {r->x, width}, half = {w->base + w->at.x, w->at.width};
+    queries_keys_values(w, normed(w, NORM, x, b->attn_norm, b->attn_eps));
     foresee(w, &b->o);
     meet(w);
     /* All have left the block before: its dealings can be wound back for the block after. */
     for (size_t i = 0; i < PARTS; i++) atomic_store(&r->of[w->id].taken[(index + 1) % 2 * PARTS + i], 0);
-    attention(w);
-    meet(w);
-    join(w);
-    projected(w, OUT, &b->o, w->own, r->x, w->x);
+    projected(w, OUT, &b->o, (values){attended(w), w->at.wide}, x, w->base + w->at.x, w->at.width);
     foresee(w, &b->gate);
     meet(w);
-    r->isa->norm(w->x, b->mlp_norm, b->o.rows, b->mlp_eps, w->own);
-    gated(w);
+    gated(w, normed(w, NORM_AGAIN, half, b->mlp_norm, b->mlp_eps));
     foresee(w, &b->down);
     meet(w);
-    projected(w, DOWN, &b->down, w->hidden, w->x, r->x);
+    projected(w, DOWN, &b->down, (values){w->base + w->at.hidden, w->at.deep}, half, r->x, width);
     if (index + 1 < r->count) foresee(w, &b[1].q);
     meet(w);
 }
 
+/* cos and sin of tokens `from` up to `to`. */
+static void angles(const tokens *t, size_t half, size_t from, size_t to, float *cos, float *sin) {
+    for (size_t s = 0; s < t->sequences; s++)
+        for (size_t i = most(from, (size_t)t->begins[s]); i < least(to, (size_t)t->begins[s + 1]); i++)
+            for (size_t c = 0; c < half; c++) {
+                float angle = (float)(t->starts[s] + (int64_t)i - t->begins[s]) * t->turns[i * t->turns_step + c];
+                cos[i * half + c] = cosf(angle) * t->magnitude, sin[i * half + c] = sinf(angle) * t->magnitude;
+            }
+}
+
 static void all_blocks(void *job, int id, int count) {
-    worker w = {.r = job, .id = id, .count = count};
-    const token *t = w.r->token;
-    for (size_t i = 0; i < w.r->blocks->turned / 2; i++) {
-        float angle = (float)t->position * t->turns[i];
-        w.cos[i] = cosf(angle) * t->magnitude, w.sin[i] = sinf(angle) * t->magnitude;
-    }
+    worker w = {.r = job, .id = id, .count = count, .base = ((run *)job)->scratch};
+    const tokens *t = w.r->t;
+    begin(&w, 0);
+    size_t half = w.b->turned / 2, n = t->count;
+    float *cos = n == 1 ? w.own_angles : w.base + w.at.angles, *sin = cos + n * half;
+    w.cos = cos, w.sin = sin;
+    if (n == 1) angles(t, half, 0, 1, cos, sin);
+    else angles(t, half, range_start(n, 1, id, count), range_start(n, 1, id + 1, count), cos, sin);
+    /* All meet in the first block before any of this is read. */
+    if (id == 0) lay_tiles(t, (size_t *)(w.base + w.at.tiles));
     for (size_t i = 0; i < w.r->count; i++) one_block(&w, i);
 }
 
-/* x (width) through `count` blocks, in place; the token's key and value are appended to each block's. All blocks turn
- * their heads alike. scratch has the floats that bestiary_blocks_scratch asks for. */
-PUBLIC void bestiary_blocks(const block *blocks, size_t count, const token *t, float *x, float *scratch, int threads) {
+/* x (tokens, width) through `count` blocks, in place; the tokens' keys and values are written to each block's pages. All
+ * blocks have the same heads and turn them alike. scratch has the floats that bestiary_blocks_scratch asks for. */
+PUBLIC void bestiary_blocks(const block *blocks, size_t count, const tokens *t, float *x, float *scratch, int threads) {
     run r = {best_isa(), blocks, count, t, x, scratch, {{{0}}}, 0, 0};
     parallel(threads, all_blocks, &r);
 }

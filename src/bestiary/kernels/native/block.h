@@ -1,4 +1,5 @@
-/* One pre-norm block of a Llama for one token: what bestiary_blocks is told (block.c). Mirrored in kernels/native.py. */
+/* Pre-norm blocks of a Llama for tokens of many sequences: what bestiary_blocks is told (block.c). Mirrored in
+ * kernels/native.py. */
 #ifndef BESTIARY_BLOCK_H
 #define BESTIARY_BLOCK_H
 
@@ -22,14 +23,17 @@ typedef struct {
     float attn_eps, mlp_eps, scale;
 } block;
 
-/* The token: its position, the radians by which each pair of channels turns a position (turned / 2) and a factor on what
- * was turned; and each block's keys and values, of shape (positions, kv_heads, dim). `position` of them are there, this
- * token's are appended. */
+/* The tokens of a step, `count` of `sequences` sequences laid end to end. Sequence s has those from begins[s] up to
+ * begins[s + 1], at positions from starts[s] on. Its keys and values are in the pages that row s of `tables` (sequences,
+ * most) names in order, of `page` positions each; those of earlier positions are there, these tokens' are written.
+ * turns: the radians by which each pair of channels turns a position, turns_step floats apart from token to token (0: the
+ * same for all); magnitude: a factor on what was turned. keys, values: each block's pages, (pages, page, kv_heads, dim). */
 typedef struct {
+    size_t count, sequences, most, page, turns_step;
+    const int64_t *begins, *starts, *tables;
     const float *turns;
     float *const *keys, *const *values;
-    size_t position;
     float magnitude;
-} token;
+} tokens;
 
 #endif

@@ -25,13 +25,13 @@ typedef struct {
     dot_fn *dot;
 } format;
 
-enum { FORMATS = 15, PIECE_KEYS = 128, MOST_DIM = 256, MOST_THREADS = 64 };
+enum { FORMATS = 15, PIECE_KEYS = 128, MOST_DIM = 256, SOME_QUERIES = 4, MOST_THREADS = 64 };
 
 /* See vector.h for these. */
 typedef void norm_fn(const float *x, const float *weight, size_t n, float eps, float *y);
 typedef void gate_fn(float *gate, const float *up, size_t n);
-typedef void attend_fn(const float *q, size_t rows, const float *k, const float *v, size_t step, size_t n, size_t dim,
-                       float scale, float *out, size_t out_step);
+typedef void attend_fn(const float *const *q, int queries, const float *k, const float *v, const size_t *rows,
+                       const size_t *begin, const size_t *end, size_t dim, float scale, float *out, size_t out_step);
 
 /* One instruction set's functions. */
 typedef struct {

@@ -12,7 +12,7 @@
 #include <stdatomic.h>
 
 /* What has been taken of one thread's ranges, one counter a dealing, apart from the other threads' cache lines. */
-enum { DEALINGS = 10, ROWS = 4 /* the grain of a matrix */ };
+enum { DEALINGS = 18, ROWS = 4 /* the grain of a matrix */ };
 typedef struct {
     _Alignas(128) _Atomic size_t taken[DEALINGS];
 } ranges;

@@ -4,7 +4,7 @@
 typedef struct {
     __m256 a, b;
 } v16;
-enum { MOST_ROWS = 2 };
+enum { MOST_ROWS = 2, SCORED = 1 };
 
 #define EACH(call) ((v16){call(p.a, q.a), call(p.b, q.b)})
 INLINE v16 v_add(v16 p, v16 q) { return EACH(_mm256_add_ps); }

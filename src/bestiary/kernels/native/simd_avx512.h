@@ -2,7 +2,7 @@
 #include <immintrin.h>
 
 typedef __m512 v16;
-enum { MOST_ROWS = 4 };
+enum { MOST_ROWS = 4, SCORED = 4 }; /* SCORED: see scores */
 
 INLINE v16 v_zero(void) { return _mm512_setzero_ps(); }
 INLINE v16 v_all(float f) { return _mm512_set1_ps(f); }

@@ -4,6 +4,7 @@
 typedef struct {
     float f[16];
 } v16;
+enum { SCORED = 1 };
 
 #define EACH(expression)                        \
     v16 r;                                      \

@@ -1,4 +1,4 @@
-/* What a block of a Transformer does besides products with weights, for one token: norm, gate, attention.
+/* What a block of a Transformer does besides products with weights, norm, gate, attention.
  * Included once by each instruction set's file, after simd.h.
  */
 #include "native.h"
@@ -71,16 +71,37 @@ static void swiglu(float *gate, const float *up, size_t n) {
     }
 }
 
-/* Scores of one query with n keys `step` floats apart. parts: sixteenths of the channels. */
-INLINE void scores(const float *q, const float *k, size_t step, size_t n, const size_t parts, float scale, float *s) {
-    for (size_t j = 0; j < n; j++, k += step) {
-        v16 a = v_mul(v_load(q), v_load(k)), b = v_zero();
-        for (size_t i = 1; i < parts; i++) {
-            if (i % 2) b = v_fma(v_load(q + 16 * i), v_load(k + 16 * i), b);
-            else a = v_fma(v_load(q + 16 * i), v_load(k + 16 * i), a);
+/* s[r][j] = the score of query r with key j, for keys `begin` up to `end`. A score is summed in one order, alone and
+ * beside others. `queries` and `dim` are constants where this is inlined, if they can be. */
+INLINE void scores(const float *const *q, const int queries, const float *k, const size_t *rows, size_t begin, size_t end,
+                   const size_t dim, float scale, float (*s)[PIECE_KEYS]) {
+    size_t j = begin;
+    for (; j + 4 <= end; j += 4)
+        for (int first = 0; first < queries; first += SCORED) {
+            const int n = queries - first < SCORED ? queries - first : SCORED;
+            v16 sums[SCORED][4];
+            for (int r = 0; r < n; r++) sums[r][0] = sums[r][1] = sums[r][2] = sums[r][3] = v_zero();
+            for (size_t c = 0; c < dim; c += 16) {
+                v16 some[4];
+                for (int i = 0; i < 4; i++) some[i] = v_load(k + rows[j + (size_t)i] + c);
+                for (int r = 0; r < n; r++) {
+                    v16 query = v_load(q[first + r] + c);
+                    for (int i = 0; i < 4; i++) sums[r][i] = v_fma(query, some[i], sums[r][i]);
+                }
+            }
+            for (int r = 0; r < n; r++) {
+                float *four = s[first + r] + j;
+                four[0] = four[1] = four[2] = four[3] = 0;
+                v_sum4(sums[r], four);
+                for (int i = 0; i < 4; i++) four[i] *= scale;
+            }
         }
-        s[j] = v_sum(v_add(a, b)) * scale;
-    }
+    for (; j < end; j++)
+        for (int r = 0; r < queries; r++) {
+            v16 sum = v_zero();
+            for (size_t c = 0; c < dim; c += 16) sum = v_fma(v_load(q[r] + c), v_load(k + rows[j] + c), sum);
+            s[r][j] = v_sum(sum) * scale;
+        }
 }
 
 /* s = exp(s - top) where top is the greatest, which is returned; the sum goes to *total. */
@@ -103,40 +124,70 @@ INLINE float soften(float *s, size_t n, float *total) {
     return highest;
 }
 
-/* out[r] = sum of s[r][j] v_j for `rows` queries, in `parts` sixteenths of the channels. */
-INLINE void weigh(float (*s)[PIECE_KEYS], const float *v, size_t step, size_t n, const int rows, const int parts,
-                  float *out, size_t out_step) {
+/* out[r] += s[r][j] v_j for keys `begin` up to `end`, `count` queries, in `parts` sixteenths of the channels. */
+INLINE void weigh(float (*s)[PIECE_KEYS], const float *v, const size_t *rows, size_t begin, size_t end, const int count,
+                  const int parts, float *out, size_t out_step) {
     v16 sums[4][4];
-    for (int r = 0; r < rows; r++)
-        for (int i = 0; i < parts; i++) sums[r][i] = v_zero();
-    for (size_t j = 0; j < n; j++, v += step)
-        for (int r = 0; r < rows; r++)
-            for (int i = 0; i < parts; i++) sums[r][i] = v_fma(v_load(v + 16 * i), v_all(s[r][j]), sums[r][i]);
-    for (int r = 0; r < rows; r++)
+    for (int r = 0; r < count; r++)
+        for (int i = 0; i < parts; i++) sums[r][i] = v_load(out + (size_t)r * out_step + 16 * i);
+    for (size_t j = begin; j < end; j++)
+        for (int i = 0; i < parts; i++) {
+            v16 value = v_load(v + rows[j] + 16 * i);
+            for (int r = 0; r < count; r++) sums[r][i] = v_fma(value, v_all(s[r][j]), sums[r][i]);
+        }
+    for (int r = 0; r < count; r++)
         for (int i = 0; i < parts; i++) v_store(out + (size_t)r * out_step + 16 * i, sums[r][i]);
 }
 
-/* A piece of attention: `rows` queries of one key head over n <= PIECE_KEYS keys and values, `step` floats apart. Each
- * query leaves out[0] = the greatest score, out[1] = the sum of weights, out[2...] = the weighted sum of values. */
-static void attend(const float *q, size_t rows, const float *k, const float *v, size_t step, size_t n, size_t dim,
-                   float scale, float *out, size_t out_step) {
-    float s[4][PIECE_KEYS];
-    for (size_t r = 0; r < rows; r += 4, q += 4 * dim, out += 4 * out_step) {
-        int some = rows - r < 4 ? (int)(rows - r) : 4;
-        for (int i = 0; i < some; i++) {
-            if (dim == 64) scores(q + (size_t)i * dim, k, step, n, 4, scale, s[i]);
-            else if (dim == 128) scores(q + (size_t)i * dim, k, step, n, 8, scale, s[i]);
-            else scores(q + (size_t)i * dim, k, step, n, dim / 16, scale, s[i]);
-            float *head = out + (size_t)i * out_step;
-            head[0] = soften(s[i], n, &head[1]);
-        }
-        size_t c = 0;
-        for (; c + 64 <= dim; c += 64) {
-            if (some == 1) weigh(s, v + c, step, n, 1, 4, out + 2 + c, out_step);
-            if (some == 2) weigh(s, v + c, step, n, 2, 4, out + 2 + c, out_step);
-            if (some == 3) weigh(s, v + c, step, n, 3, 4, out + 2 + c, out_step);
-            if (some == 4) weigh(s, v + c, step, n, 4, 4, out + 2 + c, out_step);
-        }
-        for (; c < dim; c += 16) weigh(s, v + c, step, n, some, 1, out + 2 + c, out_step);
+/* The same for a range of keys of each query: those that all see together, in order with those before and after. */
+INLINE void weigh_ranges(float (*s)[PIECE_KEYS], const float *v, const size_t *rows, const size_t *begin,
+                         const size_t *end, const int count, const int parts, float *out, size_t out_step) {
+    size_t from = begin[0], to = end[0];
+    for (int r = 1; r < count; r++) {
+        from = begin[r] > from ? begin[r] : from;
+        to = end[r] < to ? end[r] : to;
     }
+    if (from > to) from = to; /* not all see any: then each by itself */
+    if (from == to) {
+        for (int r = 0; r < count; r++)
+            weigh(s + r, v, rows, begin[r], end[r], 1, parts, out + (size_t)r * out_step, out_step);
+        return;
+    }
+    for (int r = 0; r < count; r++)
+        if (begin[r] < from) weigh(s + r, v, rows, begin[r], from, 1, parts, out + (size_t)r * out_step, out_step);
+    weigh(s, v, rows, from, to, count, parts, out, out_step);
+    for (int r = 0; r < count; r++)
+        if (to < end[r]) weigh(s + r, v, rows, to, end[r], 1, parts, out + (size_t)r * out_step, out_step);
+}
+
+/* `queries` queries, each of its range of keys; `queries` is a constant where this is inlined. */
+INLINE void attend_some(const float *const *q, const int queries, const float *k, const float *v, const size_t *rows,
+                        const size_t *begin, const size_t *end, size_t dim, float scale, float *out, size_t out_step) {
+    float s[SOME_QUERIES][PIECE_KEYS];
+    size_t from = begin[0], to = end[0], c = 0;
+    for (int r = 1; r < queries; r++) {
+        from = begin[r] < from ? begin[r] : from;
+        to = end[r] > to ? end[r] : to;
+    }
+    if (dim == 64) scores(q, queries, k, rows, from, to, 64, scale, s);
+    else if (dim == 128) scores(q, queries, k, rows, from, to, 128, scale, s);
+    else scores(q, queries, k, rows, from, to, dim, scale, s);
+    for (int r = 0; r < queries; r++) {
+        float *head = out + (size_t)r * out_step;
+        memset(head, 0, out_step * sizeof *head);
+        if (begin[r] < end[r]) head[0] = soften(s[r] + begin[r], end[r] - begin[r], &head[1]);
+    }
+    for (; c + 64 <= dim; c += 64) weigh_ranges(s, v + c, rows, begin, end, queries, 4, out + 16 + c, out_step);
+    for (; c < dim; c += 16) weigh_ranges(s, v + c, rows, begin, end, queries, 1, out + 16 + c, out_step);
+}
+
+/* A piece of attention: up to SOME_QUERIES queries of one key head over the keys k + rows[j] and values v + rows[j], query
+ * r over those from begin[r] up to end[r]. Each leaves out[0] = the greatest score, out[1] = the sum of weights, out[16...]
+ * = the weighted sum of values. What it leaves does not depend on the queries beside it. */
+static void attend(const float *const *q, int queries, const float *k, const float *v, const size_t *rows,
+                   const size_t *begin, const size_t *end, size_t dim, float scale, float *out, size_t out_step) {
+    if (queries == 1) attend_some(q, 1, k, v, rows, begin, end, dim, scale, out, out_step);
+    if (queries == 2) attend_some(q, 2, k, v, rows, begin, end, dim, scale, out, out_step);
+    if (queries == 3) attend_some(q, 3, k, v, rows, begin, end, dim, scale, out, out_step);
+    if (queries == 4) attend_some(q, 4, k, v, rows, begin, end, dim, scale, out, out_step);
 }
