@@ -186,7 +186,7 @@ def test_the_page_is_in_chinese_for_who_reads_it(opens: Opens, canned: Canned) -
     expect(page.locator("#new")).to_have_text("New conversation")
 
 
-@pytest.mark.parametrize("width", [360, 800, 1400])
+@pytest.mark.parametrize("width", [360, pytest.param(800, marks=pytest.mark.nightly), 1400])
 def test_nothing_is_wider_than_the_screen(opens: Opens, canned: Canned, width: int) -> None:
     page = opens(width=width)
     crowded(page, canned)

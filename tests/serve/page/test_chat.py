@@ -7,6 +7,7 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
+from bestiary.serve.schemas.sampling import Sampling
 from tests.serve.page.asking import act, ask, asked, said, turns
 from tests.serve.page.canned import CONTEXT, NAME, Answer, Canned
 from tests.serve.page.conftest import Opens, Watch
@@ -101,48 +102,52 @@ def test_an_edit_is_a_branch(page: Page, canned: Canned) -> None:
     assert turns(page) == ["a", "other"]
 
 
-def test_sampling_is_sent_and_bounded(page: Page, canned: Canned) -> None:
+_NUMBERS = {"temperature": 0.5, "top_p": 0.9, "top_k": 40, "min_p": 0.05, "max_tokens": 9, "seed": 7}
+_WRONG = {"temperature": 2.1, "top_p": 1.1, "top_k": 1.5, "min_p": -1, "max_tokens": 0, "seed": 1e99}
+
+
+def test_sampling_is_sent_and_kept(page: Page, canned: Canned) -> None:
     page.click("#show-settings")
-    chosen = {
-        "temperature": "0.5",
-        "top_p": "0.9",
-        "top_k": "40",
-        "min_p": "0.05",
-        "max_tokens": "9",
-        "seed": "7",
-    }
-    for name, value in chosen.items():
-        page.fill(f"#field-{name}", value)
+    for name, value in _NUMBERS.items():
+        page.fill(f"#field-{name}", str(value))
     page.fill("#field-stop", "END\n###")
     page.fill("#system", "Be brief.")
     page.uncheck("#logprobs")
     asked(page, "x")
     body = canned.bodies("chat")[0]
-    numbers = {"temperature": 0.5, "top_p": 0.9, "top_k": 40, "min_p": 0.05, "max_tokens": 9, "seed": 7}
-    assert {name: body[name] for name in numbers} == numbers
+    assert {name: body[name] for name in _NUMBERS} == _NUMBERS
     assert body["stop"] == ["END", "###"]
     assert body["messages"][0] == {"role": "system", "content": "Be brief."}
     assert "logprobs" not in body
-    bad = {
-        "temperature": "2.1",
-        "top_p": "0",
-        "top_k": "1.5",
-        "min_p": "-1",
-        "max_tokens": "0",
-        "seed": "1e99",
-    }
-    for name, value in bad.items():
-        page.fill(f"#field-{name}", value)
-        expect(page.locator(f"#wrong-{name}")).to_have_text(re.compile("^A (whole )?number"))
-        ask(page, "y")
-        expect(page.locator("#notice")).to_contain_text(name)
-        page.fill(f"#field-{name}", "")
-    assert len(canned.bodies("chat")) == 1
     page.reload()
     page.click("#show-settings")
     assert page.input_value("#field-stop") == "END\n###"
     page.click("#defaults")
     assert page.input_value("#field-stop") == ""
+
+
+def test_sampling_out_of_its_bounds_is_not_sent(page: Page, canned: Canned) -> None:
+    page.click("#show-settings")
+    for name, value in _WRONG.items():
+        page.fill(f"#field-{name}", str(value))
+        expect(page.locator(f"#wrong-{name}")).to_have_text(re.compile("^A (whole )?number"))
+        ask(page, "y")
+        expect(page.locator("#notice")).to_contain_text(name)
+        page.fill(f"#field-{name}", "")
+    assert canned.bodies("chat") == []
+
+
+def test_bounds_are_the_apis(page: Page) -> None:
+    fields = page.evaluate("import(new URL('sampling.js', location.href)).then(({ FIELDS }) => FIELDS)")
+    schema = Sampling.model_json_schema()["properties"]
+    for field in fields:
+        kinds = schema[field["name"]]["anyOf"]
+        if field["kind"] == "texts":
+            assert kinds[1]["maxItems"] == 16
+            continue
+        # -1 of top_k means 0; and a number of a browser is exact to 2^53.
+        assert field["low"] == max(kinds[0]["minimum"], 0), field
+        assert field["high"] == min(kinds[0]["maximum"], 2**53 - 1), field
 
 
 def test_an_adapter_is_asked_by_its_name(opens: Opens, canned: Canned) -> None:

@@ -1,4 +1,4 @@
-// The fields of sampling: their names and bounds are the API's (schemas/sampling.py, run/params.py).
+// The fields of sampling: their names and bounds are the API's (schemas/sampling.py).
 
 import { say } from "./words.js";
 
@@ -9,7 +9,7 @@ const MOST = Number.MAX_SAFE_INTEGER;
 
 export const FIELDS = [
   { name: "temperature", kind: "real", low: 0, high: 2, step: 0.1 },
-  { name: "top_p", kind: "real", low: 0, high: 1, above: true, step: 0.05 },
+  { name: "top_p", kind: "real", low: 0, high: 1, step: 0.05 },
   { name: "top_k", kind: "whole", low: 0, high: MOST, step: 1 },
   { name: "min_p", kind: "real", low: 0, high: 1, step: 0.01 },
   { name: "max_tokens", kind: "whole", low: 1, high: MOST, step: 1 },
@@ -22,11 +22,9 @@ export function read(field, typed) {
   if (field.kind === "texts") return readTexts(typed);
   if (!typed.trim()) return { value: undefined };
   const value = Number(typed);
-  const { low, high, above } = field;
-  const inside = value >= low && value <= high && !(above && value === low);
-  if (inside && (field.kind === "real" || Number.isInteger(value))) return { value };
-  const words = field.kind === "whole" ? "wholeFrom" : above ? "realAbove" : "realFrom";
-  return { why: say(words, { low, high }) };
+  const { low, high, kind } = field;
+  if (value >= low && value <= high && (kind === "real" || Number.isInteger(value))) return { value };
+  return { why: kind === "whole" ? say("wholeFrom", { low, high }) : say("realFrom", { low, high }) };
 }
 
 function readTexts(typed) {

@@ -124,7 +124,6 @@ const WORDS = {
   logprobsHint: ["They stay with the answer; a button below it shows them.", "随回答保存，点回答下方的按钮查看。"],
   wholeFrom: ["A whole number from {low} to {high}.", "应为 {low} 到 {high} 的整数。"],
   realFrom: ["A number from {low} to {high}.", "应为 {low} 到 {high} 的数。"],
-  realAbove: ["A number above {low}, up to {high}.", "应为大于 {low}、不超过 {high} 的数。"],
   stopsAre: ["At most {n} texts of 1 to {most} characters.", "最多 {n} 个，每个 1 到 {most} 个字符。"],
   settingWrong: ["Settings hold a value that is out of its bounds: {name}.", "设置中有超出范围的值：{name}。"],
 
