@@ -45,7 +45,8 @@ function entryRows(entry) {
 
 function furtherRows(entry) {
   const { tokenizer, training, features, checkpoints, links } = entry;
-  const listed = Array.isArray(links) ? links.map((one) => judged(String(one))).filter(Boolean).slice(0, MOST_LINKS) : [];
+  const all = Array.isArray(links) ? links : [];
+  const listed = all.map((one) => judged(String(one))).filter(Boolean).slice(0, MOST_LINKS);
   const ids = Array.isArray(checkpoints) ? checkpoints.map((one) => text(one?.id)).filter(Boolean) : [];
   const shown = listed.map((address) => element("li", {}, outward(address, address.replace(/^https?:\/\//, ""))));
   return [

@@ -42,9 +42,12 @@ export class Conversation {
     return found;
   }
 
-  /** Adds a turn behind `after` (null: the first) and shows it. Raises RangeError when there are too many. */
+  get full() {
+    return this.turns.size + 2 > MOST_TURNS;
+  }
+
+  /** Adds a turn behind `after` (null: the first) and shows it. */
   add(after, role, text, state = "done") {
-    if (this.turns.size >= MOST_TURNS) throw new RangeError(`a conversation has at most ${MOST_TURNS} turns`);
     const turn = {
       id: this.turns.size + 1, parent: after?.id ?? ROOT, role, text, state, model: "", tokens: null, figures: null,
     };
@@ -97,7 +100,8 @@ export class Conversation {
     const made = new Conversation({ id, title, system, changed });
     for (const turn of data.turns) {
       const known = turn?.parent === ROOT || made.turns.has(turn?.parent);
-      if (!known || turn.id !== made.turns.size + 1 || !ROLES.has(turn.role) || typeof turn.text !== "string") return null;
+      if (!known || turn.id !== made.turns.size + 1) return null;
+      if (!ROLES.has(turn.role) || typeof turn.text !== "string") return null;
       // An answer that was being written when the page went away was stopped.
       const state = turn.state === "writing" || !STATES.has(turn.state) ? "stopped" : turn.state;
       const { parent, role, text, tokens, figures } = turn;

@@ -55,7 +55,9 @@ export class Listing {
   }
 
   #acts(one, title, row) {
-    const act = (name, label, pressed) => button(say(name), pressed, { class: "act", "data-act": name, "aria-label": say(label, { title }) });
+    const act = (name, label, pressed) => button(say(name), pressed, {
+      class: "act", "data-act": name, "aria-label": say(label, { title }),
+    });
     const remove = act("remove", "removeOf", () => {
       // The second press deletes: there is no way back.
       if (remove.dataset.sure) return this.actions.remove(one);
@@ -66,7 +68,9 @@ export class Listing {
     remove.addEventListener("blur", () => remove.dataset.sure && this.#again());
     return element(
       "div", { class: "acts" },
-      act("rename", "renameOf", () => this.#rename(one, row)), act("export", "exportOf", () => save([one], one.title)), remove,
+      act("rename", "renameOf", () => this.#rename(one, row)),
+      act("export", "exportOf", () => save([one], one.title)),
+      remove,
     );
   }
 

@@ -27,22 +27,28 @@ export function tell(words, retry = null, after = 0) {
 
 function draw() {
   if (!shown) return;
-  const { words, retry, left } = shown;
+  const { words, retry } = shown;
   const pressed = () => {
     clear();
     retry();
   };
-  const again = retry && button(left ? say("retryIn", { n: left }) : say("retry"), pressed, { disabled: left > 0 });
-  const text = part("notice").querySelector("p") ?? element("p");
-  // A screen reader reads what changes: the count down is not worth that, the sentence is.
-  if (text.textContent !== words()) text.textContent = words();
-  part("notice").replaceChildren(...[text, again].filter(Boolean));
+  const again = retry ? [button("", pressed)] : [];
+  part("notice").replaceChildren(element("p", { role: "alert" }, words()), ...again);
+  label();
+}
+
+/** Says on the button how long it is until it can be pressed. A screen reader is not told of every second. */
+function label() {
+  const again = part("notice").querySelector("button");
+  if (!again) return;
+  again.disabled = shown.left > 0;
+  again.textContent = shown.left > 0 ? say("retryIn", { n: shown.left }) : say("retry");
 }
 
 function count() {
   shown.left -= 1;
   if (shown.left <= 0) clearInterval(counting);
-  draw();
+  label();
 }
 
 /** Says why there is no answer. retry: asks once more. */

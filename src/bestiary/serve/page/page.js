@@ -5,7 +5,7 @@ import { ask, key } from "./api.js";
 import { answer, request, seen } from "./asking.js";
 import * as card from "./card.js";
 import { Composer } from "./composer.js";
-import { Conversation } from "./conversation.js";
+import { Conversation, MOST_TURNS } from "./conversation.js";
 import { element, part } from "./dom.js";
 import { titleOf } from "./jsonl.js";
 import { Listing } from "./listing.js";
@@ -20,6 +20,7 @@ import { open } from "./store.js";
 import { Turns } from "./turns.js";
 import { digits, onLanguage, say } from "./words.js";
 
+const LOADING = 2000; // milliseconds until a server whose model is not ready is asked again
 const SOON = 400; // milliseconds after the last key until the prompt is rendered, or a system prompt kept
 
 class Page {
@@ -39,9 +40,12 @@ class Page {
       again: (turn) => this.#again(turn), keep: (turn, text) => this.#keep(turn, text),
       send: (turn, text) => this.#branch(turn, text), step: (turn, steps, act) => this.#step(turn, steps, act),
     });
-    this.composer = new Composer({ send: (text) => this.#send(text), stop: () => this.#stop(), typed: () => this.#soon() });
+    this.composer = new Composer({
+      send: (text) => this.#send(text), stop: () => this.#stop(), typed: () => this.#soon(),
+    });
     this.listing = new Listing({
-      begin: () => this.#choose(new Conversation()), choose: (one) => this.#choose(one), rename: (one, title) => this.#rename(one, title),
+      begin: () => this.#choose(new Conversation()), choose: (one) => this.#choose(one),
+      rename: (one, title) => this.#rename(one, title),
       remove: (one) => this.#remove(one), imported: (all) => this.#imported(all),
     });
     this.rooms = new Rooms((view) => view === "prompt" && this.#render());
@@ -81,7 +85,8 @@ class Page {
 
   /** Escape ends the answer; when there is none it closes the panel. A dialog's own comes first. */
   #escape(event) {
-    if (event.key !== "Escape" || event.isComposing || event.defaultPrevented || document.querySelector("dialog:modal")) return;
+    if (event.key !== "Escape" || event.isComposing || event.defaultPrevented) return;
+    if (document.querySelector("dialog:modal")) return;
     if (this.#writing.has(this.#current.id)) this.#stop();
     else if (!this.rooms.leave()) return;
     event.preventDefault();
@@ -93,6 +98,8 @@ class Page {
       await this.#server.load();
     } catch (error) {
       part("show-card").textContent = say("card");
+      // A model that is being loaded will be there soon.
+      if (error.kind === "unavailable") setTimeout(() => this.#ready || this.#connect(), LOADING);
       return notice.fail(error, () => this.#connect());
     }
     this.#ready = true;
@@ -149,9 +156,9 @@ class Page {
   /** How much of the context the conversation fills. */
   #counted() {
     const figures = this.#current.last()?.figures;
-    const known = figures?.prompt && this.#server.model;
-    const used = known ? figures.prompt + figures.tokens : 0;
-    part("used").textContent = known ? say("contextUsed", { used: digits(used), all: digits(this.#server.model.context) }) : "";
+    const all = this.#server.model?.context;
+    const used = figures?.prompt && all ? figures.prompt + figures.tokens : null;
+    part("used").textContent = used === null ? "" : say("contextUsed", { used: digits(used), all: digits(all) });
   }
 
   // What a person does.
@@ -177,7 +184,8 @@ class Page {
   #wrong() {
     const name = this.settings.wrong();
     if (name) notice.tell(() => say("settingWrong", { name }));
-    return Boolean(name);
+    else if (this.#current.full) notice.tell(() => say("tooManyTurns", { n: digits(MOST_TURNS) }));
+    return Boolean(name) || this.#current.full;
   }
 
   #again(turn) {
@@ -193,6 +201,7 @@ class Page {
   }
 
   #keep(turn, text) {
+    if (this.#wrong()) return;
     const kept = this.#current.add(this.#current.turns.get(turn.parent) ?? null, "assistant", text);
     kept.model = turn.model;
     this.#keepAll();
@@ -323,12 +332,13 @@ class Page {
     }
   }
 
+  /** What would be asked if what stands in the field were sent. */
   #drafted(draft) {
-    const last = this.#current.last();
-    const { chats, continues } = this.#how();
-    if (!chats) return { model: this.settings.model, prompt: continues && last ? `${seen(this.#how(), this.#current, last).prompt}${draft}` : draft };
-    const before = last ? this.#current.messages(last) : this.#current.system.trim() ? [{ role: "system", content: this.#current.system }] : [];
-    return { model: this.settings.model, messages: [...before, { role: "user", content: draft }] };
+    const { id, title, system } = this.#current;
+    const imagined = new Conversation({ id, title, system });
+    let last = null;
+    for (const { role, text } of this.#current.path()) last = imagined.add(last, role, text);
+    return seen(this.#how(), imagined, imagined.add(last, "user", draft));
   }
 }
 

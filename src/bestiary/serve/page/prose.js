@@ -22,8 +22,7 @@ export function draw(box, text) {
 function drawBlock(block) {
   switch (block.kind) {
     case "heading":
-      // The page has h1 to h3; what a model calls a heading stands below them.
-      return element("p", { class: `heading level${block.level}`, role: "heading", "aria-level": Math.min(block.level + 3, 6) }, drawAll(block.nodes));
+      return drawHeading(block);
     case "code":
       return drawCode(block);
     case "quote":
@@ -37,6 +36,12 @@ function drawBlock(block) {
     default:
       return element("p", {}, drawAll(block.nodes));
   }
+}
+
+/** The page has h1 to h3; what a model calls a heading stands below them. */
+function drawHeading({ level, nodes }) {
+  const role = { role: "heading", "aria-level": Math.min(level + 3, 6) };
+  return element("p", { class: `heading level${level}`, ...role }, drawAll(nodes));
 }
 
 function drawAll(nodes) {
@@ -64,12 +69,14 @@ function drawLink({ kind, nodes, address }) {
   const named = kind === "image" ? [say("imageAt", { text })] : called;
   if (kind === "link" && (text === address || `${text}/` === address)) return outward(address, ...called);
   if (!text.trim()) return outward(address, address);
-  return element("span", { class: "link" }, outward(address, ...named), " ", element("span", { class: "address" }, `(${address})`));
+  const beside = element("span", { class: "address" }, `(${address})`);
+  return element("span", { class: "link" }, outward(address, ...named), " ", beside);
 }
 
 function drawCode({ language, text }) {
-  const title = element("figcaption", {}, element("span", {}, language || say("code")), copier(() => text, say("copyCode")));
-  const box = element("pre", { tabindex: "0", role: "group", "aria-label": language || say("code") }, element("code", {}, text));
+  const name = language || say("code");
+  const title = element("figcaption", {}, element("span", {}, name), copier(() => text, say("copyCode")));
+  const box = element("pre", { tabindex: "0", role: "group", "aria-label": name }, element("code", {}, text));
   return element("figure", { class: "code" }, title, box);
 }
 
@@ -84,8 +91,9 @@ function drawList({ ordered, start, items }) {
 }
 
 function drawTable({ sides, head, rows }) {
-  const cell = (name, nodes, i) => element(name, { class: sides[i], scope: name === "th" ? "col" : null }, drawAll(nodes));
-  const line = (name) => (cells) => element("tr", {}, cells.map((nodes, i) => cell(name, nodes, i)));
-  const table = element("table", {}, element("thead", {}, line("th")(head)), element("tbody", {}, rows.map(line("td"))));
+  const heads = head.map((nodes, i) => element("th", { class: sides[i], scope: "col" }, drawAll(nodes)));
+  const line = (cells) => cells.map((nodes, i) => element("td", { class: sides[i] }, drawAll(nodes)));
+  const body = element("tbody", {}, rows.map((cells) => element("tr", {}, line(cells))));
+  const table = element("table", {}, element("thead", {}, element("tr", {}, heads)), body);
   return element("div", { class: "scrolls", tabindex: "0", role: "group", "aria-label": say("tableOf") }, table);
 }

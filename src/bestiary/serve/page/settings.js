@@ -9,8 +9,8 @@ const KEY = "settings";
 
 export class Settings {
   #typed = new Map(FIELDS.map(({ name }) => [name, ""]));
-  #inputs = new Map();
   #told = () => {};
+  #models = [];
   markdown = true;
   logprobs = true;
   model = "";
@@ -24,7 +24,10 @@ export class Settings {
     }
     part("model").addEventListener("change", (event) => this.#set("model", event.target.value));
     part("defaults").addEventListener("click", () => this.#reset());
-    onLanguage(() => this.#draw());
+    onLanguage(() => {
+      this.#draw();
+      this.models(this.#models);
+    });
   }
 
   onChange(told) {
@@ -48,6 +51,7 @@ export class Settings {
 
   /** Tells which models there are: [{id, parent}]. */
   models(all) {
+    this.#models = all;
     const here = all.some(({ id }) => id === this.model) ? this.model : (all[0]?.id ?? "");
     this.model = here;
     part("model").replaceChildren(...all.map(({ id, parent }) => {
@@ -69,14 +73,14 @@ export class Settings {
   }
 
   #draw() {
-    this.#inputs.clear();
     part("fields").replaceChildren(...FIELDS.map((field) => this.#field(field)));
   }
 
   #field(field) {
     const { name, kind, low, high, step } = field;
     const shared = {
-      id: `field-${name}`, name, "aria-describedby": `hint-${name} wrong-${name}`, autocomplete: "off", spellcheck: "false",
+      id: `field-${name}`, name, autocomplete: "off", spellcheck: "false",
+      "aria-describedby": `hint-${name} wrong-${name}`,
     };
     const whole = kind === "whole" ? "numeric" : "decimal";
     const box = kind === "texts"
@@ -97,9 +101,9 @@ export class Settings {
       this.#told("sampling");
     });
     check();
-    this.#inputs.set(name, box);
     const hint = element("span", { class: "soft", id: `hint-${name}` }, say(name === "stop" ? "stopTexts" : name));
-    return element("div", { class: kind === "texts" ? "field wide" : "field" }, element("label", { for: shared.id }, name), box, hint, wrong);
+    const label = element("label", { for: shared.id }, name);
+    return element("div", { class: kind === "texts" ? "field wide" : "field" }, label, box, hint, wrong);
   }
 
   #save() {

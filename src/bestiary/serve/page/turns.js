@@ -8,7 +8,7 @@ import { digits, say } from "./words.js";
 
 const SLOW = 8; // what is drawn while an answer comes takes at most one part in so many of the time
 const SOONEST = 60; // milliseconds between two drawings
-const NOTES = { cut: "cut", stopped: "stopped" };
+const NOTES = { cut: "cut", stopped: "stopped", failed: "failed" };
 
 /** actions: {again, goOn, keep, send, step}, each called with a turn and what it needs. */
 export class Turns {
@@ -82,11 +82,9 @@ export class Turns {
     const who = this.#who(turn);
     const said = element("div", { class: "said", dir: "auto" });
     const acts = element("div", { class: "acts" });
-    const box = element(
-      "article",
-      { class: `turn ${turn.role}${this.plain ? " plain" : ""}`, "aria-label": say("turn", { who, n: index + 1 }), "data-turn": turn.id },
-      element("p", { class: "who" }, who), said, acts,
-    );
+    const named = { "aria-label": say("turn", { who, n: index + 1 }), "data-turn": turn.id };
+    const kind = `turn ${turn.role}${this.plain ? " plain" : ""}`;
+    const box = element("article", { class: kind, ...named }, element("p", { class: "who" }, who), said, acts);
     const shown = { turn, box, said, acts };
     this.#shown.set(turn.id, shown);
     this.#text(shown);
@@ -137,8 +135,9 @@ export class Turns {
     const step = (name, sign, steps, off) => button(sign, () => this.actions.step(turn, steps, name), {
       class: "act step", "data-act": name, "aria-label": say(name), disabled: off || this.busy,
     });
-    const count = element("span", { class: "count" }, element("span", { "aria-hidden": "true" }, `${i + 1}/${all.length}`),
-      element("span", { class: "unseen" }, say("version", { i: i + 1, n: all.length })));
+    const seen = element("span", { "aria-hidden": "true" }, `${i + 1}/${all.length}`);
+    const heard = element("span", { class: "unseen" }, say("version", { i: i + 1, n: all.length }));
+    const count = element("span", { class: "count" }, seen, heard);
     return [step("earlier", "‹", -1, i === 0), count, step("later", "›", 1, i === all.length - 1)];
   }
 
@@ -152,7 +151,8 @@ export class Turns {
       this.#acts(shown);
       this.focus(turn, "probabilities");
     };
-    return button(say("probabilities"), pressed, { class: "act", "data-act": "probabilities", "aria-pressed": String(on) });
+    const named = { "data-act": "probabilities", "aria-pressed": String(on) };
+    return button(say("probabilities"), pressed, { class: "act", ...named });
   }
 
   #notes(turn) {
@@ -172,7 +172,8 @@ export class Turns {
   #edit(shown) {
     const { turn, said, acts } = shown;
     const yours = turn.role === "user";
-    const field = element("textarea", { class: "edited", "aria-label": say(yours ? "editYours" : "editTheirs"), rows: 3 });
+    const label = say(yours ? "editYours" : "editTheirs");
+    const field = element("textarea", { class: "edited", "aria-label": label, rows: 3 });
     field.value = turn.text;
     const cancel = () => {
       said.drawn = undefined;
@@ -194,7 +195,8 @@ export class Turns {
     said.className = "said";
     said.replaceChildren(field);
     acts.replaceChildren(
-      button(say(yours ? "send" : "keep"), done, { class: "act first" }), button(say("cancel"), cancel, { class: "act" }),
+      button(say(yours ? "send" : "keep"), done, { class: "act first" }),
+      button(say("cancel"), cancel, { class: "act" }),
     );
     field.focus();
   }
