@@ -58,7 +58,7 @@ def _check(counts: dict[str, Any], server: Running, examples: int) -> None:
     with server.client() as client:
         paths = client.get("/openapi.json").json()["paths"]
     labels = {f"{method.upper()} {path}" for path, operations in paths.items() for method in operations}
-    assert set(counts) == labels, "every operation was asked"
+    assert set(counts) == labels - {"GET /openapi.json"}, "every operation is asked, beside the file's own"
     few = {
         f"POST {path}": counts[f"POST {path}"]
         for path in REQUESTS
