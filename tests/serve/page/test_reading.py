@@ -55,6 +55,14 @@ def test_tokens_are_coloured_by_probability(opens: Opens, canned: Canned, chats:
     assert tokens.count() == 6
 
 
+def test_bytes_that_are_no_text_are_tokens_all_the_same(page: Page, canned: Canned) -> None:
+    canned.answers = [Answer((b"\xff", "a", b"\xe4", "b", b"\xf0\x9f", b"\xa6\x8a", b"\xe4"))]
+    asked(page, "x")
+    act(page, "probabilities").click()
+    tokens = page.locator(".tokens [role=option]")
+    assert tokens.all_text_contents() == ["\ufffd", "a", "\ufffdb", "🦊", "\ufffd"]
+
+
 def test_the_prompt_is_shown_as_the_model_sees_it(page: Page, canned: Canned) -> None:
     page.click("#show-prompt")
     expect(page.locator("#rendered-count")).to_have_text("Nothing has been said yet.")

@@ -54,6 +54,7 @@ export async function* answer(path, body, signal) {
     said.figures = figures(event.usage ?? said.figures?.usage, events, { began, first });
     yield said;
   }
+  gathered.end();
   if (said.state === "writing") said.state = "done";
   yield said;
 }

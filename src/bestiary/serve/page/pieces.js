@@ -11,12 +11,23 @@ export function bytesOf(text) {
   return Uint8Array.from(half[1].split("\\x").slice(1), (digits) => Number.parseInt(digits, 16));
 }
 
-/** The text of bytes, or null where they end within a character or are none. */
+/** The text of bytes; null where they end within a character, of which more may come. */
 export function whole(bytes) {
+  const given = Uint8Array.from(bytes);
   try {
-    return strict.decode(Uint8Array.from(bytes));
+    return strict.decode(given);
   } catch {
-    return null;
+    return begins(given) ? null : lenient.decode(given);
+  }
+}
+
+/** Whether bytes may be the beginning of text: what is incomplete is no error to a decoder of streams. */
+function begins(bytes) {
+  try {
+    new TextDecoder("utf-8", { fatal: true }).decode(bytes, { stream: true });
+    return true;
+  } catch {
+    return false;
   }
 }
 

@@ -6,7 +6,6 @@ import { digits, say } from "./words.js";
 
 // Lowest probability of each band; colours are page.css's. The first has none: it is what was to be expected.
 const BANDS = [0.8, 0.5, 0.2, 0.05, 0];
-const PARTS = 16; // bytes of a character that is spread over tokens
 
 /** Gathers a stream's logprobs into tokens: {text, logprob, others: [[text, logprob]], parts}. */
 export class Gatherer {
@@ -28,11 +27,18 @@ export class Gatherer {
     for (const byte of bytesOf(token)) this.#bytes.push(byte);
     this.#waiting.push({ token, logprob, others });
     const text = whole(this.#bytes);
-    if (text === null && this.#bytes.length < PARTS) return;
+    if (text !== null) this.#join(text);
+  }
+
+  /** Takes what is left when there is no more: the beginning of a character. */
+  end() {
+    if (this.#waiting.length) this.#join("\ufffd");
+  }
+
+  #join(text) {
     // A character of several tokens is one token here, as likely as all of them together.
     const sum = this.#waiting.reduce((before, one) => before + one.logprob, 0);
-    const spelt = this.#waiting.map((one) => one.token).join("");
-    this.tokens.push({ text: text ?? spelt, logprob: sum, others: this.#waiting[0].others, parts: this.#waiting.length });
+    this.tokens.push({ text, logprob: sum, others: this.#waiting[0].others, parts: this.#waiting.length });
     this.#bytes = [];
     this.#waiting = [];
   }

@@ -18,16 +18,18 @@ export function show(rendered, context) {
   const { tokens, template } = rendered;
   part("rendered-count").textContent = say("tokensOf", { n: digits(tokens.length), all: digits(context) });
   part("rendered-template").textContent = template ? say("templateIs", { name: template }) : say("noTemplate");
-  const drawn = part("ids").checked ? tokens.slice(0, MOST).map(withId) : joined(tokens.slice(0, MOST));
+  const drawn = part("ids").checked ? tokens.slice(0, MOST).flatMap(withId) : joined(tokens.slice(0, MOST));
   if (tokens.length > MOST) drawn.push(element("p", { class: "soft" }, say("longPrompt", { n: digits(MOST) })));
   part("rendered").replaceChildren();
   fill(part("rendered"), drawn);
 }
 
+/** A token above its id; what ends a line ends it here too. */
 function withId(token) {
-  const name = element("span", { class: token.control ? "control" : "piece" }, token.text || "∅");
-  const lines = token.text.includes("\n") ? [document.createTextNode("\n")] : [];
-  return element("span", { class: "numbered" }, name, element("sub", {}, String(token.id)), ...lines);
+  const shown = token.text.replaceAll("\n", "↵") || "∅";
+  const name = element("span", { class: token.control ? "control" : "piece" }, shown);
+  const numbered = element("span", { class: "numbered" }, name, element("sub", {}, String(token.id)));
+  return token.text.includes("\n") ? [numbered, "\n"] : [numbered];
 }
 
 /** Text between control tokens in one piece: a character may be spread over tokens. */
