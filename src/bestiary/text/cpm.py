@@ -12,7 +12,7 @@ import functools
 import importlib
 import re
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +151,9 @@ class _Written:
     def inner(self, token: bytes) -> bytes:
         return token.decode().translate(_READ).encode()
 
+    def place(self) -> Hashable:
+        return None
+
 
 class _Spaced(_Written):
     """The same, with a space between two tokens that are not Chinese, unless the second begins with "##".
@@ -172,6 +175,10 @@ class _Spaced(_Written):
         apart = self._word is not None and not _is_chinese(self._word) and not _is_chinese(token)
         self._word = token
         return f" {token}" if apart else token
+
+    def place(self) -> Hashable:
+        word = self._word
+        return None if word is None else (_is_chinese(word), word == _SPACE)
 
 
 @functools.cache

@@ -10,7 +10,7 @@ dropped them.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,6 +73,9 @@ class _Marked:
 
     def flush(self) -> str:
         return self._open.flush()
+
+    def place(self) -> Hashable:
+        return self._open.place()
 
 
 def load(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Protocol
 
 SPACE = "\u2581"  # "▁", how SentencePiece writes a space
@@ -24,6 +24,12 @@ class StreamDecoder(Protocol):
 
     def flush(self) -> str:
         """Return what was held back, U+FFFD for bytes that are no character. Ends the text."""
+
+    def place(self) -> Hashable:
+        """Return what of the text so far the next token's own text depends on, beside bytes held back.
+
+        Where two decoders of one kind agree in it, they print the same for the same tokens.
+        """
 
 
 def decode(stream: StreamDecoder, ids: Iterable[int]) -> str:
@@ -42,6 +48,9 @@ class Step(Protocol):
 
     def inner(self, token: bytes) -> bytes:
         """Return what one token adds inside a text."""
+
+    def place(self) -> Hashable:
+        """Return what of the tokens so far the next one depends on, beside bytes held back."""
 
 
 class Chain:
@@ -67,6 +76,9 @@ class Chain:
         for step in self._steps:
             tokens = [*step.feed(tokens), *step.close()] if tokens else step.close()
         return "".join(tokens)
+
+    def place(self) -> Hashable:
+        return tuple(step.place() for step in self._steps)
 
 
 # The decoders of tokenizer.json, as the `tokenizers` library computes them (its src/decoders and
@@ -106,6 +118,9 @@ class ByteLevel:
     def inner(self, token: bytes) -> bytes:
         return visible_to_bytes(token.decode())
 
+    def place(self) -> Hashable:
+        return None
+
 
 class Replace:
     """One string by another, within a token."""
@@ -121,6 +136,9 @@ class Replace:
 
     def inner(self, token: bytes) -> bytes:
         return token.replace(self._old.encode(), self._new.encode())
+
+    def place(self) -> Hashable:
+        return None
 
 
 # "<0x0A>"; the library also takes "<0x+A>", which Rust's from_str_radix reads as 10.
@@ -163,6 +181,9 @@ class ByteFallback:
         byte = BYTE.fullmatch(token.decode())
         return bytes([int(byte[1], 16)]) if byte else token
 
+    def place(self) -> Hashable:
+        return None
+
 
 class StripStart:
     """Up to `count` of one character, off the front of the whole text (a Strip that follows a Fuse)."""
@@ -187,6 +208,9 @@ class StripStart:
     def inner(self, token: bytes) -> bytes:
         return token
 
+    def place(self) -> Hashable:
+        return self._left
+
 
 class Metaspace:
     """Each "▁" a space; those of the first token vanish when the encoder puts one there."""
@@ -206,6 +230,9 @@ class Metaspace:
 
     def inner(self, token: bytes) -> bytes:
         return token.replace(self._mark.encode(), b" ")
+
+    def place(self) -> Hashable:
+        return self._first
 
 
 # The order counts: each replacement sees what the one before it left.
@@ -244,6 +271,9 @@ class WordPiece:
         prefix = self._prefix.encode()
         return token.removeprefix(prefix) if token.startswith(prefix) else b" " + token
 
+    def place(self) -> Hashable:
+        return self._first
+
 
 class WordEnd:
     """GPT-1's and CLIP's "</w>" at the end of a word: a space, but none after the last word."""
@@ -266,6 +296,9 @@ class WordEnd:
     def inner(self, token: bytes) -> bytes:
         return token.replace(self._suffix.encode(), b" ")
 
+    def place(self) -> Hashable:
+        return self._held
+
 
 # Decoders of the other libraries.
 
@@ -282,6 +315,9 @@ class Bytes:
 
     def flush(self) -> str:
         return self._utf8.decode(b"", True)
+
+    def place(self) -> Hashable:
+        return None
 
 
 class SentencePiece:
@@ -313,3 +349,6 @@ class SentencePiece:
 
     def flush(self) -> str:
         return self._utf8.decode(b"", True)
+
+    def place(self) -> Hashable:
+        return self._start
