@@ -25,6 +25,7 @@ from .beams import beam_search
 from .encode import Progress as Told
 from .findings import Classified, Entity, Filled, Scored
 from .generate import Chunk, generate
+from .grammar import Grammars
 from .hosted import Door
 from .memory import keep_freed
 from .outputs import BeamOutput, BeamRequestOutput, RequestOutput, collect
@@ -98,6 +99,7 @@ class LLM(Door):
         self.context = _context(context, loaded.context)
         self._ends = published.ends(self.tokenizer, loaded, self.path)
         self._rules = published.rules(loaded, self.path)
+        self._grammars = Grammars(self.tokenizer)
         self._loaded: Loaded | None = loaded
         self._reading: Reader | None = Reader(loaded, self.tokenizer, self.path, self.context)
 
@@ -327,7 +329,8 @@ class LLM(Door):
         size, rows = self.tokenizer.vocab_size, self._open().config.get("vocab_size")
         size = min(size, rows) if isinstance(rows, int) else size
         stream = partial(self.tokenizer.stream, continues=continues)
-        return Vocabulary(size, ends, stream, self.tokenizer.encode, self._rules)
+        grammar = partial(self._grammars.constraint, continues=continues)
+        return Vocabulary(size, ends, stream, self.tokenizer.encode, self._rules, grammar)
 
     def _run(
         self, request: _Request, params: SamplingParams | None, session: Session | None

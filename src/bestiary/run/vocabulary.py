@@ -10,6 +10,7 @@ from ..text.stream import StreamDecoder
 from .constrain import Among, AtLeast, Banned, Choices, Constraint, Every, First, Last, NoRepeat
 from .params import BeamParams, Constrained, SamplingParams, show
 from .session import Session
+from .sources import source
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ class Vocabulary:
 
     size: how many ids have a text; logits beyond are padding of the weights and never chosen. ends: the
     model's own end tokens. decoder: makes the text decoder of one answer. encode: the ids of a text. rules:
-    what the model's files say of its answers.
+    what the model's files say of its answers. grammar: makes a constraint of a grammar (run/sources.py) and
+    the tokens that end an answer.
     """
 
     size: int
@@ -51,6 +53,7 @@ class Vocabulary:
     decoder: Callable[[], StreamDecoder]
     encode: Callable[[str], list[int]] | None = None
     rules: Rules = field(default_factory=Rules)
+    grammar: Callable[[str, frozenset[int]], Constraint] | None = None
 
     def text(self, ids: Iterable[int]) -> str:
         """Return the text of an answer's tokens."""
@@ -129,6 +132,8 @@ def _constraint(
     taken = len(first)
     if params.choice is not None:
         parts.append(_choices(params.choice, vocabulary, ends, length - taken))
+    if (grammar := source(params)) is not None:
+        parts.append(_grammar(grammar, vocabulary, ends))
     if params.allowed_token_ids is not None:
         parts.append(Among(tuple(params.allowed_token_ids)))
     if banned := (*rules.banned, *_bad(params.bad_words or (), vocabulary)):
@@ -162,6 +167,17 @@ def _choices(texts: Sequence[str], vocabulary: Vocabulary, ends: frozenset[int],
             "max_tokens"
         )
     return Choices.of(spelled, ends)
+
+
+def _grammar(grammar: str, vocabulary: Vocabulary, ends: frozenset[int]) -> Constraint:
+    if vocabulary.grammar is None:
+        raise RequestError("this vocabulary has no tokenizer to follow json_schema, regex and grammar with")
+    if not ends:
+        raise RequestError(
+            "json_schema, regex and grammar need a token that ends the answer, and there is none: give "
+            "stop_token_ids, or leave ignore_eos off"
+        )
+    return vocabulary.grammar(grammar, ends)
 
 
 def _bad(words: Sequence[str], vocabulary: Vocabulary) -> list[tuple[int, ...]]:
