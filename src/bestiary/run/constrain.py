@@ -212,6 +212,6 @@ class Follows:
 def impossible() -> RequestError:
     """Return the error for an answer that cannot go on."""
     return RequestError(
-        "the constraints leave no token that may come next; loosen choice, bad_words, allowed_token_ids, "
-        "min_tokens, no_repeat_ngram_size or the constraint that was given"
+        "the constraints leave no token that may come next; loosen choice, json_schema, regex, grammar, "
+        "bad_words, allowed_token_ids, min_tokens, no_repeat_ngram_size or the constraint that was given"
     )

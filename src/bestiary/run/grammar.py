@@ -114,6 +114,8 @@ class Grammar:
             return kept
         bits = numpy.frombuffer(walk.matcher.compute_bitmask(), dtype=numpy.uint8)
         if walk.matcher.is_error():
+            if _NOTHING in walk.matcher.get_error():  # the vocabulary has no token to go on with
+                return kept
             raise _refusal(walk.matcher.get_error())
         texts = torch.from_numpy(numpy.unpackbits(bits, bitorder="little")).bool()
         allowed = texts[self._spelling.place(self._place).texts[: len(logits)]].to(logits.device)
@@ -147,10 +149,11 @@ def _too_complex() -> RequestError:
     )
 
 
+_NOTHING = "NoExtension"
 # What llguidance says -> what is told; the first that is found counts. Its own words name its settings.
 _TOLD = {
     "panic": "it holds something that is not supported",
-    "NoExtension": "no text matches it",
+    _NOTHING: "no text matches it",
     "oneOf": "the parts of oneOf may match the same value; use anyOf",
     "schema too large": None,
     "Unable to determine": None,
