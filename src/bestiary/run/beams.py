@@ -57,7 +57,7 @@ def beam_search(
     encoder-decoder is not. Raises RequestError as generate does, and CheckpointError for logits that are not
     finite.
     """
-    bounds = Bounds.of(session, prompt, params, vocabulary)
+    bounds = Bounds.of(session.room, prompt, params, vocabulary)
     logits = session.prefill(prompt)[None]
     branches = session.branches(params.width)
     beams, ended = [_Beam((), 0.0, 0, bounds.constraint or Every())], list[Hypothesis]()

@@ -3,54 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast
+from typing import Self, TypeVar, cast
 
 import torch
 
 from .. import hub
 from ..errors import RequestError
 from ..load import Loaded, Progress, load
-from ..models import Encoder, EncoderDecoder, Model, Writer
+from ..models import Encoder, Model, Writer
 from ..quant.fused import fuse
-from ..text import blanks
 from ..text.tokenizer import Tokenizer
 from . import published
 from . import threads as cores
+from .asking import Asker, Conversation, Facts, Request, TextOrIds, Tools
 from .beams import beam_search
 from .encode import Progress as Told
 from .findings import Classified, Entity, Filled, Scored
 from .generate import Chunk, generate
-from .grammar import Grammars
 from .hosted import Door
 from .memory import keep_freed
 from .outputs import BeamOutput, BeamRequestOutput, RequestOutput, collect
 from .params import BeamParams, SamplingParams, show
 from .reader import Reader, TextOrPair
+from .room import Room
 from .session import Session
 from .tuned import Named, Tuning
-from .vocabulary import Bounds, Vocabulary
+from .vocabulary import Bounds
 
-# A prompt as text, or as ids where the caller decides what is a control token.
-TextOrIds = str | Sequence[int]
-# Messages (text.chat.Message says what may be in one) and tools are plain dictionaries.
-Conversation = Sequence[Mapping[str, Any]]
-Tools = Sequence[Mapping[str, Any]]
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class _Request:
-    """A prompt that is ready to run."""
-
-    text: str | None
-    ids: list[int]
-    vocabulary: Vocabulary
-    stops: tuple[str, ...] = ()  # texts that end a chat model's answer, beside its tokens
 
 
 class LLM(Door):
@@ -97,11 +81,9 @@ class LLM(Door):
         loaded = self.tuning.attach(load(self.path, device=place, dtype=dtype, progress=progress))
         fuse(loaded.model)
         self.context = _context(context, loaded.context)
-        self._ends = published.ends(self.tokenizer, loaded, self.path)
-        self._rules = published.rules(loaded, self.path)
-        self._grammars = Grammars(self.tokenizer)
         self._loaded: Loaded | None = loaded
         self._reading: Reader | None = Reader(loaded, self.tokenizer, self.path, self.context)
+        self.asker = Asker(self.tokenizer, self.template, self._facts(loaded))
 
     @property
     def model(self) -> Model:
@@ -145,7 +127,7 @@ class LLM(Door):
         params = params or BeamParams()
         requests = [self._continuation(prompt) for prompt in listed(prompts)]
         for request in requests:  # all are checked before the first is searched
-            Bounds.of(self.session(), request.ids, params, request.vocabulary)
+            Bounds.of(self.session().room, request.ids, params, self.asker.vocabulary(request))
         return [self._search(request, params) for request in requests]
 
     def chat(
@@ -301,39 +283,28 @@ class LLM(Door):
             raise RequestError("this model was closed; open it again")
         return self._reading
 
-    def _continuation(self, prompt: TextOrIds) -> _Request:
-        answers = isinstance(self.writer, EncoderDecoder)
-        vocabulary = self._vocabulary(self._ends, continues=not answers)
-        if not isinstance(prompt, str):
-            return _Request(None, list(prompt), vocabulary)
-        if blanks.reads(self.tokenizer):
-            return _Request(prompt, blanks.encode(self.tokenizer, prompt), vocabulary)
-        ids = self.tokenizer.encode(prompt)
-        if answers:
-            return _Request(prompt, self.tokenizer.around.wrap(ids).ids, vocabulary)
-        return _Request(prompt, self.tokenizer.around.starts() + ids, vocabulary)
+    def _facts(self, loaded: Loaded) -> Facts:
+        size, rows = self.tokenizer.vocab_size, loaded.config.get("vocab_size")
+        model = loaded.model
+        return Facts(
+            name=self.path.name,
+            size=min(size, rows) if isinstance(rows, int) else size,
+            ends=published.ends(self.tokenizer, loaded, self.path),
+            rules=published.rules(loaded, self.path),
+            room=Room(self.context) if isinstance(model, Encoder) else Room.of(model, self.context),
+            abilities=tuple(self.abilities),
+        )
 
-    def _turn(self, messages: Conversation, tools: Tools | None) -> _Request:
-        if self.template is None:
-            raise RequestError(
-                f"{self.path.name} has no chat template: it is a base model, or its files lack it. "
-                "Use generate, or say how to ask: LLM(..., chat_template='vicuna-v1.1'), or a file of Jinja"
-            )
-        prompt = self.template.encode(messages, tools=tools)
-        ends = self._ends | self.template.stops
-        vocabulary = self._vocabulary(ends, continues=False)
-        stop = self.template.tool_stop_texts if tools else self.template.stop_texts
-        return _Request(prompt.text, prompt.ids, vocabulary, stop)
+    def _continuation(self, prompt: TextOrIds) -> Request:
+        _ = self.writer  # one that only reads says so
+        return self.asker.continuation(prompt)
 
-    def _vocabulary(self, ends: frozenset[int], *, continues: bool) -> Vocabulary:
-        size, rows = self.tokenizer.vocab_size, self._open().config.get("vocab_size")
-        size = min(size, rows) if isinstance(rows, int) else size
-        stream = partial(self.tokenizer.stream, continues=continues)
-        grammar = partial(self._grammars.constraint, continues=continues)
-        return Vocabulary(size, ends, stream, self.tokenizer.encode, self._rules, grammar)
+    def _turn(self, messages: Conversation, tools: Tools | None) -> Request:
+        _ = self.writer
+        return self.asker.turn(messages, tools)
 
     def _run(
-        self, request: _Request, params: SamplingParams | None, session: Session | None
+        self, request: Request, params: SamplingParams | None, session: Session | None
     ) -> Iterator[Chunk]:
         session = self.session() if session is None else session
         if session.model is not self.writer:
@@ -341,15 +312,16 @@ class LLM(Door):
         params = params or SamplingParams()
         if request.stops:
             params = replace(params, stop=(*dict.fromkeys((*(params.stop or ()), *request.stops)),))
-        return generate(session, request.ids, params, request.vocabulary)
+        return generate(session, request.ids, params, self.asker.vocabulary(request))
 
-    def _search(self, request: _Request, params: BeamParams) -> BeamRequestOutput:
-        found = beam_search(self.session(), request.ids, params, request.vocabulary)
-        outputs = [BeamOutput.of(index, one, request.vocabulary) for index, one in enumerate(found)]
+    def _search(self, request: Request, params: BeamParams) -> BeamRequestOutput:
+        vocabulary = self.asker.vocabulary(request)
+        found = beam_search(self.session(), request.ids, params, vocabulary)
+        outputs = [BeamOutput.of(index, one, vocabulary) for index, one in enumerate(found)]
         return BeamRequestOutput(request.text, request.ids, outputs)
 
     def _complete(
-        self, requests: Sequence[_Request], params: SamplingParams | None, session: Session | None = None
+        self, requests: Sequence[Request], params: SamplingParams | None, session: Session | None = None
     ) -> list[RequestOutput]:
         if session is not None and len(requests) != 1:
             raise RequestError(f"a session is the memory of one conversation; {len(requests)} were given")

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..context import Cache, Prompt, Stream
 from ..errors import RequestError
 from ..models import EncoderDecoder, Pick, Writer
+from .room import Room
 
 # Tokens of a prompt computed at once: enough for full speed, and few enough that the activations of a long
 # prompt need no more memory than those of a short one.
@@ -34,42 +35,11 @@ class Session:
     """
 
     def __init__(self, model: Writer, context: int) -> None:
-        self.model, self.context = model, context
+        self.model, self.room = model, Room.of(model, context)
         self.ids: list[int] = []
         self._source: list[int] | None = None
         self._cache: Cache | None = None
         self._prompt: Prompt | None = None
-
-    def room(self, prompt: Sequence[int]) -> int:
-        """Return how many tokens an answer to a prompt may have.
-
-        Raises RequestError for a prompt that is empty or does not fit: it is never cut.
-        """
-        if not prompt:
-            raise RequestError("the prompt is empty: there is no token to start from")
-        if not isinstance(self.model, EncoderDecoder):
-            if len(prompt) < self.context:
-                return self.context - len(prompt)
-            raise RequestError(
-                f"the prompt has {len(prompt)} tokens, and the context of {self.context} must hold it and an "
-                "answer; shorten the prompt, or open the model with a larger context"
-            )
-        if len(prompt) > self.context:
-            raise RequestError(
-                f"the source has {len(prompt)} tokens, and the encoder's context is {self.context}; shorten "
-                "the source, or open the model with a larger context"
-            )
-        begin = len(self.model.start)
-        if begin >= self.context:
-            raise RequestError(
-                f"the decoder's context of {self.context} must hold the {begin} token(s) that an answer "
-                "begins with, and the answer; open the model with a larger context"
-            )
-        return self.context - begin
-
-    def begun(self, prompt: Sequence[int]) -> Sequence[int]:
-        """Return the tokens before an answer: the prompt, or what every answer to a source begins with."""
-        return self.model.start if isinstance(self.model, EncoderDecoder) else prompt
 
     @torch.inference_mode()
     def prefill(self, prompt: Sequence[int]) -> Tensor:
@@ -85,7 +55,7 @@ class Session:
             before, self._prompt = self._prompt, self.model.prompt(self._tensor([prompt]))
             if before is not None and not self._prompt.continues(before):
                 self.rewind(0)  # what was computed saw another beginning
-        begun = self.begun(prompt)
+        begun = self.room.begun(prompt)
         # The last token is always computed: its logits were not kept.
         self.rewind(min(common(self.ids, begun), len(begun) - 1))
         return self.feed(begun[len(self.ids) :])
@@ -112,7 +82,7 @@ class Session:
         """Return `count` continuations of what was seen, to be computed side by side."""
         cache = self._grown(len(self.ids))
         prompt = None if self._prompt is None else self._prompt.repeated(count)
-        return Branches(self.model, cache.repeated(count), prompt, len(self.ids), self.context)
+        return Branches(self.model, cache.repeated(count), prompt, len(self.ids), self.room.context)
 
     def _parts(self, tokens: Sequence[int]) -> Iterator[Sequence[int]]:
         """Cut tokens into what is computed at once; a prefix that all of its tokens see stays whole."""
@@ -124,7 +94,7 @@ class Session:
 
     def _grown(self, length: int) -> Cache:
         had = 0 if self._cache is None else self._cache.capacity
-        room = _room(length, had, self.context)
+        room = _room(length, had, self.room.context)
         if self._cache is None:
             like = next(self.model.parameters())  # the norms' type is the one that is computed in
             self._cache = Cache.empty(self.model, 1, room, dtype=like.dtype, device=like.device)

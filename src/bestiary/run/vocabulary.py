@@ -9,7 +9,7 @@ from ..errors import RequestError
 from ..text.stream import StreamDecoder
 from .constrain import Among, AtLeast, Banned, Choices, Constraint, Every, First, Last, NoRepeat
 from .params import BeamParams, Constrained, SamplingParams, show
-from .session import Session
+from .room import Room
 from .sources import source
 
 
@@ -86,22 +86,22 @@ class Bounds:
     @classmethod
     def of(
         cls,
-        session: Session,
+        room: Room,
         prompt: Sequence[int],
         params: SamplingParams | BeamParams,
         vocabulary: Vocabulary,
     ) -> Bounds:
-        """Return what a request makes of a session's model, its tokenizer and its room.
+        """Return what a request makes of a model's room and its tokenizer.
 
         Raises RequestError for a prompt that is empty or does not fit, for ids outside the vocabulary, and
         for constraints that no answer can meet.
         """
-        room = session.room(prompt)
+        left = room.left(prompt)
         _check(prompt, params, vocabulary.size)
         own = frozenset[int]() if params.ignore_eos else vocabulary.ends
         ends = own | frozenset(params.stop_token_ids or ())
-        length = room if params.max_tokens is None else min(params.max_tokens, room)
-        begun = tuple(session.begun(prompt))
+        length = left if params.max_tokens is None else min(params.max_tokens, left)
+        begun = tuple(room.begun(prompt))
         return cls(_constraint(params, vocabulary, ends, begun, length), ends, length)
 
 

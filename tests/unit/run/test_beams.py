@@ -261,15 +261,15 @@ def test_a_session_stays_usable_and_a_source_is_read_once(pair: Pair) -> None:
         assert (count, len(calls)) == (1, 1)
     else:
         assert calls == [len(prompt), 1, 1, 1, 1, 1] + [1] * 6
-    assert session.ids == list(session.begun(prompt))
+    assert session.ids == list(session.room.begun(prompt))
 
 
 def test_the_context_ends_a_search(pair: Pair) -> None:
     prompt = prompts(pair.size)[0]
     room = 5
-    session = Session(pair.model, room + len(Session(pair.model, CONTEXT).begun(prompt)))
+    session = Session(pair.model, room + len(Session(pair.model, CONTEXT).room.begun(prompt)))
     if isinstance(pair.model, EncoderDecoder):
-        prompt = prompt[: session.context]
+        prompt = prompt[: session.room.context]
     found = beam_search(session, prompt, BeamParams(max_tokens=None), vocabulary(pair.size))
     assert {len(one.ids) for one in found} == {room}
     assert {one.finish_reason for one in found} == {"length"}

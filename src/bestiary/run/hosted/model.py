@@ -11,9 +11,10 @@ from typing import NoReturn, cast
 import torch
 
 from ...errors import HostedError, RequestError
+from ..asking import Conversation, TextOrIds, Tools
 from ..encode import Progress as Told
 from ..generate import Chunk
-from ..llm import LLM, Conversation, TextOrIds, Tools, is_conversation, listed, several
+from ..llm import LLM, is_conversation, listed, several
 from ..outputs import RequestOutput, collect
 from ..params import SamplingParams, show
 from ..session import Session
