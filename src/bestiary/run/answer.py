@@ -65,6 +65,11 @@ class Answer:
         self._begun = None if _forgets(params) else begun
         self._history: History | None = None
 
+    @property
+    def left(self) -> int:
+        """How many tokens it may still have."""
+        return self._bounds.length - self.count
+
     def take(self, logits: Tensor) -> Chunk:
         """Choose the next token from float32 logits (V,) and return what it adds.
 
