@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
@@ -10,6 +12,9 @@ import torch
 from torch import Tensor
 
 from .prompt import Slot
+
+# Bytes from which memory is asked of the system rather than of torch.
+_LARGE = 1 << 20
 
 
 class HasSlots(Protocol):
@@ -28,11 +33,22 @@ def _room(
     Zeros, not empty: a masked key still enters the product with weight 0, and 0 * NaN is NaN.
     """
     slots = model.slots()
-    k = [torch.zeros(rows, length, slot.heads, slot.dim, **kind) for slot in slots]
+    k = [_zeros((rows, length, slot.heads, slot.dim), **kind) for slot in slots]
     dims = [slot.dim if slot.values is None else slot.values for slot in slots]
     return k, [
-        torch.zeros(rows, length, slot.heads, dim, **kind) for slot, dim in zip(slots, dims, strict=True)
+        _zeros((rows, length, slot.heads, dim), **kind) for slot, dim in zip(slots, dims, strict=True)
     ]
+
+
+def _zeros(shape: tuple[int, ...], *, dtype: torch.dtype, device: torch.device | str) -> Tensor:
+    """Return zeros, of which a CPU's large ones take memory only where they are written on.
+
+    torch.zeros writes all of them: 65,536 tokens of a small model are 3 GB.
+    """
+    count = math.prod(shape)
+    if torch.device(device).type != "cpu" or count * dtype.itemsize < _LARGE:
+        return torch.zeros(shape, dtype=dtype, device=device)
+    return torch.frombuffer(mmap.mmap(-1, count * dtype.itemsize), dtype=dtype).view(shape)
 
 
 @dataclass

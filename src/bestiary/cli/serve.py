@@ -117,6 +117,14 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
         "--deterministic", action="store_true", help="the same answer whatever else is computed beside it"
     )
     group.add_argument(
+        "--guess",
+        type=int,
+        default=0,
+        metavar="N",
+        help="guess N tokens at a time from what an answer repeats; the answer is the same (default: 0)",
+    )
+    group.add_argument("--draft", metavar="MODEL", help="a smaller model with the same tokens guesses them")
+    group.add_argument(
         "--no-prefix-cache",
         action="store_true",
         help="compute each prompt anew, also where it begins as another",
@@ -179,6 +187,8 @@ def _settings(options: argparse.Namespace) -> Settings:
         deterministic=options.deterministic,
         share=not options.no_prefix_cache,
         cache_dtype=options.cache_type,
+        guesses=options.guess,
+        draft=options.draft,
         journal=None if options.journal is None else str(Path(options.journal).expanduser().absolute()),
     )
     return Settings(

@@ -8,7 +8,7 @@ engine     jobs in, chunks out
 """
 
 from .engine import Engine, Stats
+from .opening import open_engine
 from .sequence import Job, Reading, Update
-from .speculate import PromptLookup
 
-__all__ = ["Engine", "Job", "PromptLookup", "Reading", "Stats", "Update"]
+__all__ = ["Engine", "Job", "Reading", "Stats", "Update", "open_engine"]

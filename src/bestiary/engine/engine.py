@@ -12,23 +12,26 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .. import cache
 from ..bricks import Attention, DynamicNTK, LongRope, Rotary
-from ..cache import Pool
 from ..errors import RequestError
-from ..models import EncoderDecoder, Writer
+from ..models import Encoder, EncoderDecoder, Model
 from ..prompt import Prompt
 from ..quant.fused import row_independent
+from ..run import encode
 from ..run.answer import Answer
+from ..run.encode import Pool
 from ..run.room import Room
 from ..run.vocabulary import Bounds
 from .pages import PAGE, Pages
+from .readings import Readings
 from .runner import Mixture, Runner
 from .scheduler import Scheduler, Work
-from .sequence import Job, Sequence, Update
+from .sequence import Job, Reading, Sequence, Update
 from .speculate import Guesser
 
 # Tokens of a piece of a prompt where each sequence is computed by itself.
-UNIT = 128
+UNIT = 64
 MOST_WAITING = 1 << 16
 _NEVER_CAUGHT = (KeyboardInterrupt, SystemExit, GeneratorExit)
 
@@ -64,15 +67,15 @@ class Engine:
     on what was shared or on whether it gave way. Where the kernels compute each row by itself this costs
     nothing (quant.fused.row_independent); elsewhere each sequence is computed by itself. share: keep what
     prompts have in common. cache_dtype: of keys and values, the model's own unless told; "int8" keeps eight
-    bits. mixture: adapters that jobs may name. guesser: proposes what follows, to compute several tokens of
-    an answer at once; what comes out is the same.
+    bits. pooling: makes vectors of texts, for Readings. mixture: adapters that jobs may name. guesser:
+    proposes what follows, to compute several tokens of an answer at once; what comes out is the same.
 
     Raises RequestError for sizes that are no use.
     """
 
     def __init__(
         self,
-        model: Writer,
+        model: Model,
         room: Room,
         *,
         tokens: int,
@@ -81,6 +84,7 @@ class Engine:
         deterministic: bool = False,
         share: bool = True,
         cache_dtype: str | None = None,
+        pooling: Pool | None = None,
         mixture: Mixture | None = None,
         guesser: Guesser | None = None,
     ) -> None:
@@ -97,7 +101,8 @@ class Engine:
         self._model, self._device, self._chunk = model, next(model.parameters()).device, chunk
         self._pages = Pages(count)
         self._scheduler = Scheduler(self._pages, batch=batch, chunk=chunk, unit=unit)
-        self._runner = Runner(model, pool(model, count, cache_dtype), mixture, unit=unit)
+        self._runner = Runner(model, _pool(model, count, cache_dtype), mixture, unit=unit)
+        self._readings = Readings(model, pooling, tokens=max(chunk, encode.TOKENS), alone=deterministic)
         self._mixture, self._attached = mixture, dict[str, int]()
         self._guesser = None if unit > 1 else guesser
         self._share, self._numbers = share, iter(range(1, 1 << 62))
@@ -107,13 +112,24 @@ class Engine:
     @property
     def busy(self) -> bool:
         """Whether a step would do anything."""
-        return bool(self._jobs)
+        return bool(self._jobs) or len(self._readings) > 0
 
-    def add(self, job: Job) -> int:
+    def add(self, job: Job | Reading) -> int:
         """Take a job; return its number.
 
         Raises RequestError, before anything is computed, for what can never be answered (run/generate.py).
         """
+        if isinstance(job, Reading):
+            if not all(map(len, job.texts)):
+                raise RequestError("a text has no tokens: there is nothing to read")
+            number = next(self._numbers)
+            self._readings.add(number, job)
+            return number
+        return self._ask(job)
+
+    def _ask(self, job: Job) -> int:
+        if isinstance(self._model, Encoder):
+            raise RequestError("this model reads texts only; ask for their vectors")
         bounds = Bounds.of(self.room, job.prompt, job.params, job.vocabulary)
         if len(self._scheduler.waiting) + job.params.n > MOST_WAITING:
             raise RequestError(f"{MOST_WAITING} answers are waiting already; ask again later")
@@ -141,7 +157,7 @@ class Engine:
         for sequence in sequences or ():
             if not sequence.over:
                 self._scheduler.leave(sequence)
-        return sequences is not None
+        return sequences is not None or self._readings.abort(job)
 
     def attach(self, name: str, path: str | Path) -> None:
         """Let jobs name an adapter. Raises RequestError, and as adapters.read does, with nothing attached."""
@@ -163,7 +179,7 @@ class Engine:
 
     def step(self) -> list[Update]:
         """Compute one step; return what it gave, in order."""
-        updates = list[Update]()
+        updates = self._readings.step()
         works = [self._begun(work) for work in self._scheduler.plan()]
         if not works:
             return updates
@@ -207,17 +223,16 @@ class Engine:
         """Add to each work that writes what may follow, as far as a step and the pages have room."""
         if self._guesser is None:
             return works
-        left, guessing = self._chunk - sum(work.count for work in works), []
-        for work, guesses in zip(works, self._guesser.guess([work.sequence for work in works]), strict=True):
-            guesses = (
-                guesses[: min(left, work.sequence.answer.left - 1)]
-                if work.count == work.sequence.pending
-                else ()
-            )
-            if guesses and self._scheduler.extend(work.sequence, work.count + len(guesses)):
-                work, left = replace(work, guesses=guesses), left - len(guesses)
-            guessing.append(work)
-        return guessing
+        left, rooms = self._chunk - sum(work.count for work in works), list[int]()
+        for work in works:
+            sequence = work.sequence
+            writes = work.count == sequence.pending and sequence.done >= sequence.begun
+            room = max(0, min(self._guesser.most, left, sequence.answer.left - 1)) if writes else 0
+            room = room if room and self._scheduler.extend(sequence, work.count + room) else 0
+            left -= room
+            rooms.append(room)
+        guessed = self._guesser.guess(works, rooms)
+        return [replace(work, guesses=guesses) for work, guesses in zip(works, guessed, strict=True)]
 
     def _computed(self, work: Work) -> None:
         sequence, before = work.sequence, work.sequence.done
@@ -273,15 +288,15 @@ class Engine:
         return hashlib.sha256(json.dumps(said).encode()).digest()
 
 
-def pool(model: Writer, pages: int, dtype: str | None) -> Pool:
+def _pool(model: Model, pages: int, dtype: str | None) -> cache.Pool:
     """Return the pages for a model. Raises RequestError for a type that keys and values cannot have."""
     like = next(model.parameters())  # the norms' type is the one that is computed in
     if dtype is not None:
         raise RequestError(f"cache_dtype={dtype!r} is not one that keys and values can have here")
-    return Pool.empty(model, pages, PAGE, dtype=like.dtype, device=like.device)
+    return cache.Pool.empty(model, pages, PAGE, dtype=like.dtype, device=like.device)
 
 
-def _reads_length(model: Writer) -> bool:
+def _reads_length(model: Model) -> bool:
     """Tell whether a token turns by how long its sequence is: its key is then of one length, and one step."""
     return any(
         isinstance(rotary, Rotary) and isinstance(rotary.frequencies, DynamicNTK | LongRope)
@@ -291,7 +306,7 @@ def _reads_length(model: Writer) -> bool:
     )
 
 
-def _dependence(model: Writer) -> str | None:
+def _dependence(model: Model) -> str | None:
     """Return why a step of many sequences may give one of them other numbers than alone, or None."""
     if _reads_length(model):
         return "its positions turn by how long a sequence is"

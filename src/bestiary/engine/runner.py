@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..cache import Pool
 from ..context import Paged
-from ..models import Writer
+from ..models import Model
 from .scheduler import Work
 from .sequence import Sequence
 
@@ -42,7 +42,7 @@ class Runner:
     that its numbers do too, whatever the kernels round by.
     """
 
-    def __init__(self, model: Writer, pool: Pool, mixture: Mixture | None, *, unit: int) -> None:
+    def __init__(self, model: Model, pool: Pool, mixture: Mixture | None, *, unit: int) -> None:
         self._model, self._pool, self._mixture, self._unit = model, pool, mixture, unit
         self._device = next(model.parameters()).device
 
@@ -63,7 +63,7 @@ class Runner:
             starts.append(begin)
             tokens.append([*work.sequence.tokens[begin : begin + work.count], *work.guesses])
         wanted = [1 + len(w.guesses) if w.count == w.sequence.pending else 0 for w in works]
-        logits = self._forward([work.sequence for work in works], tokens, starts, wanted)
+        logits = self.forward([work.sequence for work in works], tokens, starts, wanted)
         rows = iter(logits.split([count for count in wanted if count]) if any(wanted) else ())
         return [next(rows) if count else None for count in wanted]
 
@@ -71,7 +71,7 @@ class Runner:
         sequence, logits = work.sequence, None
         for begin, end in self._parts(work):
             last = end == len(sequence.tokens)
-            logits = self._forward([sequence], [sequence.tokens[begin:end]], [begin], [int(last)])
+            logits = self.forward([sequence], [sequence.tokens[begin:end]], [begin], [int(last)])
         return logits if work.count == sequence.pending else None
 
     def _parts(self, work: Work) -> Iterator[tuple[int, int]]:
@@ -87,7 +87,7 @@ class Runner:
             yield begin, end
             begin = end
 
-    def _forward(
+    def forward(
         self,
         sequences: Several[Sequence],
         tokens: Several[list[int]],

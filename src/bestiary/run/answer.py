@@ -120,11 +120,20 @@ class Answer:
                 f"the model gives logits that are not finite (their maximum is {peak.item()})",
                 remedy="Compare the weight files with their published hashes, or compute in float32",
             )
-        if params.greedy:
-            return int(token.item())
-        point = torch.tensor(
-            uniform(self._seed, self.index, self.count), dtype=torch.float64, device=logits.device
-        )
+        return int(token.item()) if params.greedy else self._drawn(logits, self.count)
+
+    @torch.inference_mode()
+    def guess(self, logits: Tensor, ahead: int) -> int:
+        """Return the token that another model's logits (V,) would give it, `ahead` tokens on.
+
+        By the same draw, and without what penalties and constraints would say by then.
+        """
+        logits = logits[: self._size]
+        return int(logits.argmax()) if self._params.greedy else self._drawn(logits, self.count + ahead)
+
+    def _drawn(self, logits: Tensor, step: int) -> int:
+        params = self._params
+        point = torch.tensor(uniform(self._seed, self.index, step), dtype=torch.float64, device=logits.device)
         if params.top_k <= 0:
             return int(draw(keep(logits, params), point).item())
         logits, ids = narrow(logits, params.top_k)

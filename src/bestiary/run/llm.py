@@ -88,20 +88,20 @@ class LLM(Door):
     @property
     def model(self) -> Model:
         """The model itself: model(tokens, context) gives logits."""
-        return self._open().model
+        return self.loaded.model
 
     @property
     def writer(self) -> Writer:
         """The model, where it writes. Raises RequestError for one that only reads."""
         model = self.model
-        if isinstance(model, Encoder) or self._open().scores:
-            raise self._reader.cannot("write", "reads texts only")
+        if isinstance(model, Encoder) or self.loaded.scores:
+            raise self.reader.cannot("write", "reads texts only")
         return model
 
     @property
     def abilities(self) -> list[str]:
         """What can be asked of this model: some of embed, classify, tag, fill_mask, generate and score."""
-        return self._reader.abilities
+        return self.reader.abilities
 
     def generate(
         self, prompts: TextOrIds | Sequence[TextOrIds], params: SamplingParams | None = None
@@ -184,7 +184,7 @@ class LLM(Door):
         progress: called with (texts done, texts in all). Raises RequestError before anything is computed.
         """
         how = {"prompt": prompt, "prompt_name": prompt_name}
-        return self._reader.embed(several(texts), **how, truncate=truncate, progress=progress)
+        return self.reader.embed(several(texts), **how, truncate=truncate, progress=progress)
 
     def classify(
         self,
@@ -202,7 +202,7 @@ class LLM(Door):
         """
         alone = isinstance(texts, tuple) and len(texts) == 2 and all(isinstance(one, str) for one in texts)
         listed = [cast(TextOrPair, texts)] if alone else several(texts)
-        return self._reader.classify(listed, truncate=truncate, progress=progress)
+        return self.reader.classify(listed, truncate=truncate, progress=progress)
 
     def tag(
         self, texts: str | Sequence[str], *, truncate: bool = False, progress: Told | None = None
@@ -211,7 +211,7 @@ class LLM(Door):
 
         Raises RequestError as classify does.
         """
-        return self._reader.tag(several(texts), truncate=truncate, progress=progress)
+        return self.reader.tag(several(texts), truncate=truncate, progress=progress)
 
     def fill_mask(
         self,
@@ -226,7 +226,7 @@ class LLM(Door):
         A mask is written as the tokenizer spells it ([MASK], <mask>); other control tokens are text. Each is
         filled with the others hidden. Raises RequestError for a text without one, and as classify does.
         """
-        return self._reader.fill_mask(several(texts), top=top, truncate=truncate, progress=progress)
+        return self.reader.fill_mask(several(texts), top=top, truncate=truncate, progress=progress)
 
     def score(
         self,
@@ -245,12 +245,12 @@ class LLM(Door):
         probabilities, for a text without a token to score, and for what is longer than the context.
         """
         if choices is None:
-            return self._reader.score(several(texts), progress=progress)
+            return self.reader.score(several(texts), progress=progress)
         if not isinstance(texts, str):
             raise RequestError(f"choices stand after one text, and {len(texts)} were given")
         if isinstance(choices, str):
             raise RequestError(f"choices={show(choices)} is one text; give a list of them")
-        return self._reader.choices(texts, choices)
+        return self.reader.choices(texts, choices)
 
     def session(self) -> Session:
         """Return the memory of one conversation. Given to each of its turns, a turn computes only what is
@@ -272,13 +272,16 @@ class LLM(Door):
     ) -> None:
         self.close()
 
-    def _open(self) -> Loaded:
+    @property
+    def loaded(self) -> Loaded:
+        """The model with its config and its checkpoint. Raises RequestError for one that was closed."""
         if self._loaded is None:
             raise RequestError("this model was closed; open it again")
         return self._loaded
 
     @property
-    def _reader(self) -> Reader:
+    def reader(self) -> Reader:
+        """The model as something that reads. Raises RequestError for one that was closed."""
         if self._reading is None:
             raise RequestError("this model was closed; open it again")
         return self._reading

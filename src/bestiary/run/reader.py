@@ -49,7 +49,7 @@ class Reader:
         progress: Progress | None,
     ) -> Tensor:
         """Return the vectors of texts; see LLM.embed."""
-        pooling = self._pooling
+        pooling = self.pooling
         before = _prompt(pooling, prompt, prompt_name)
         lowered = [before + text for text in texts]
         lowered = [text.lower() for text in lowered] if pooling.lower else lowered
@@ -225,7 +225,8 @@ class Reader:
     # What the model is.
 
     @cached_property
-    def _pooling(self) -> Pooling:
+    def pooling(self) -> Pooling:
+        """What makes a text's vector of its states, as the model's folder says."""
         pooling = open_pooling(self._path)
         alone = not isinstance(self._loaded.model, Encoder | EncoderDecoder)
         # Only a decoder's last token has seen all of a text.

@@ -22,6 +22,7 @@ class Opening:
     streams: most sequences computed at once. tokens: of the cache in all; None is as many as `streams`
     contexts need, at most 65,536. chunk: most tokens of a step. deterministic: the same answer whatever else
     runs. share: keep what prompts have in common. cache_dtype: of keys and values; None is the model's own.
+    guesses: tokens of an answer that are guessed at a time; draft: a smaller model that guesses them.
     """
 
     model: str
@@ -37,6 +38,8 @@ class Opening:
     deterministic: bool = False
     share: bool = True
     cache_dtype: str | None = None
+    guesses: int = 0
+    draft: str | None = None
     journal: str | None = None
 
 

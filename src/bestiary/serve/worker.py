@@ -15,11 +15,12 @@ import signal
 import sys
 import time
 import traceback
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import BestiaryError, RequestError
+from ..run.asking import Asker
 from . import wire
 from .jobs import facts_message, job_of, message_of, reading_of
 from .journal import Journal
@@ -27,7 +28,6 @@ from .wire import Message
 
 if TYPE_CHECKING:
     from ..engine import Engine, Update
-    from ..run.asking import Asker
 
 _PROGRESS_SECONDS, _STATS_SECONDS = 0.2, 0.1
 _NEVER_CAUGHT = (KeyboardInterrupt, SystemExit, GeneratorExit)
@@ -220,22 +220,24 @@ def main() -> int:
 
 def _opened(pipe: Pipe, opening: Message) -> Worker:
     """Return the worker of a model, and tell the front of what a prompt must know of it."""
-    from ..engine import Engine
+    from ..engine import open_engine
     from ..run.llm import LLM
 
-    names = ("device", "dtype", "threads", "context", "chat_template")
-    llm = LLM(opening["model"], progress=_Progress(pipe), **{name: opening[name] for name in names})
-    asker = llm.asker
-    engine = Engine(
-        llm.model,
-        asker.facts.room,
-        tokens=opening["tokens"] or min(65_536, opening["streams"] * asker.facts.room.context),
+    how = {name: opening[name] for name in ("device", "dtype", "threads")}
+    asked = {name: opening[name] for name in ("context", "chat_template")}
+    llm = LLM(opening["model"], progress=_Progress(pipe), **how, **asked)
+    engine = open_engine(
+        llm,
+        tokens=opening["tokens"],
         batch=opening["streams"],
         chunk=opening["chunk"],
         deterministic=opening["deterministic"],
         share=opening["share"],
         cache_dtype=opening["cache_dtype"],
+        guesses=opening["guesses"],
+        draft=None if opening["draft"] is None else LLM(opening["draft"], **how),
     )
+    asker = Asker(llm.tokenizer, llm.template, replace(llm.asker.facts, room=engine.room))
     for name, path in opening["adapters"].items():
         engine.attach(name, path)
     pipe.write({"kind": "ready", "path": str(llm.path), "facts": facts_message(asker.facts)})

@@ -196,15 +196,21 @@ class Hosted(LLM):
                 raise HostedError(self.name, "a vector of its answer holds something else than numbers")
         return torch.tensor(rows, dtype=torch.float32)
 
-    def _open(self) -> NoReturn:
+    def _absent(self) -> NoReturn:
         raise RequestError(
             f"{self.name} is computed by its operator, who gives texts and vectors: scores, beams, classes, "
             "tags, masks, sessions and the model itself need one that is on this machine"
         )
 
     @property
-    def _reader(self) -> NoReturn:
-        self._open()
+    def loaded(self) -> NoReturn:
+        """Raise RequestError: no weights are here."""
+        self._absent()
+
+    @property
+    def reader(self) -> NoReturn:
+        """Raise RequestError: nothing here reads."""
+        self._absent()
 
 
 def _operator(name: Name, chat_template: str | Path | None) -> Operator:
