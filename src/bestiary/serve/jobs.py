@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import base64
+import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import BestiaryError, RequestError
 from ..run.asking import Asker, Facts, Request
 from ..run.params import SamplingParams
 from ..run.room import Room
@@ -85,11 +89,7 @@ def reading_of(message: Mapping[str, Any]) -> Reading:
 def message_of(update: Update, number: int, first: int) -> Message:
     """Return an update as the front reads it. first: the index of the job's first answer."""
     if update.error is not None:
-        from ..errors import RequestError
-
-        known = isinstance(update.error, RequestError)
-        kind = "request" if known else type(update.error).__name__
-        return {"n": number, "error": kind, "message": str(update.error)}
+        return {"n": number, **told(update.error)}
     if update.vectors is not None:
         vectors = [base64.b64encode(_floats(row)).decode() for row in update.vectors]
         return {"n": number, "vectors": vectors}
@@ -113,6 +113,18 @@ def piece_of(said: Mapping[str, Any]) -> Piece:
         logprobs=tuple(said.get("l", ())),
         cached=said.get("c", 0),
     )
+
+
+def told(error: BaseException) -> dict[str, str]:
+    """Return an error as the front reads it: whose fault it is, and its words where they are for users."""
+    if isinstance(error, BestiaryError):
+        kind = "request" if isinstance(error, RequestError) else type(error).__name__
+        return {"error": kind, "message": str(error)}
+    # Not its words, which may be the prompt's.
+    frames = traceback.extract_tb(error.__traceback__)[-3:]
+    where = " < ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in reversed(frames))
+    sys.stderr.write(f"worker: {type(error).__name__} at {where}\n")
+    return {"error": "defect", "message": "this request could not be computed"}
 
 
 def _entry(token: int, found: Mapping[int, Any]) -> list[list[float]]:

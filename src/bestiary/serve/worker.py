@@ -14,15 +14,13 @@ import select
 import signal
 import sys
 import time
-import traceback
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import BestiaryError, RequestError
+from ..errors import BestiaryError
 from ..run.asking import Asker
 from . import wire
-from .jobs import facts_message, job_of, message_of, reading_of
+from .jobs import facts_message, job_of, message_of, reading_of, told
 from .journal import Journal
 from .wire import Message
 
@@ -184,18 +182,6 @@ class Worker:
             return
         self._told, self._idle_told = now, not self._engine.busy
         self._pipe.write({"kind": "stats", "stats": asdict(self._engine.stats())})
-
-
-def told(error: BaseException) -> dict[str, str]:
-    """Return an error as the front reads it: whose fault it is, and its words where they are for users."""
-    if isinstance(error, BestiaryError):
-        kind = "request" if isinstance(error, RequestError) else type(error).__name__
-        return {"error": kind, "message": str(error)}
-    # Not its words, which may be the prompt's.
-    frames = traceback.extract_tb(error.__traceback__)[-3:]
-    where = " < ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in reversed(frames))
-    sys.stderr.write(f"worker: {type(error).__name__} at {where}\n")
-    return {"error": "defect", "message": "this request could not be computed"}
 
 
 def main() -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -19,7 +18,7 @@ Json = Any
 Object = dict[str, Json]
 
 
-def joined(content: str | Sequence[Any]) -> str:
+def joined(content: str | list[Any]) -> str:
     """Return a message's text: its parts, a line each, as vLLM and llama.cpp join them.
 
     Most templates put a message's content between other texts, and fail on a list of parts.
