@@ -22,6 +22,7 @@ from .patience import MOST_HEAD
 from .service import Service
 
 _ALWAYS = ("/health", "/metrics")
+_PAGE = "page"  # one of its files
 _GONE = 499  # nginx's: the client closed the request
 _WORDS = {404: "there is nothing at this path", 405: "this path does not take this method"}
 
@@ -81,8 +82,10 @@ class Boundary:
             await json_response(said.body, said.status, said.headers)(scope, receive, send)
 
     def _note(self, scope: Scope, record: Record, status: int) -> None:
-        route = _route(scope)
+        route = _route(scope, status)
         self._service.metrics.requests.labels(route, str(status)).inc()
+        if route == _PAGE:  # a visit would be forty lines
+            return
         self._service.log.request(record, method=scope["method"], route=route, status=status)
 
 
@@ -99,11 +102,13 @@ def _http(error: HTTPException) -> APIError:
     return APIError(error.status_code, words, headers=dict(error.headers or {}))
 
 
-def _route(scope: Scope) -> str:
+def _route(scope: Scope, status: int) -> str:
     """Return the route as counts name it: never a path that a client made up."""
     path: Any = scope["path"]
     if path in ACCESS or path == "/":
         return str(path)
+    if status == 200 and not path.startswith("/v1/"):
+        return _PAGE
     if path.startswith("/v1/models/"):
         return "/v1/models/{id}"
     return "other"

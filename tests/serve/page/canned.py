@@ -54,6 +54,7 @@ class Canned:
     key: str = ""
     chats: bool = True
     abilities: list[str] = field(default_factory=lambda: ["embed", "generate", "score"])
+    sampling: dict[str, float] = field(default_factory=dict)
     adapters: list[str] = field(default_factory=list)
     entry: str | None = NAME
     answers: list[Answer] = field(default_factory=list)
@@ -80,7 +81,7 @@ class Canned:
         if refusal := self._refusal(http):
             return refusal
         shared: dict[str, Any] = {"object": "model", "created": 0, "owned_by": "bestiary", "context": CONTEXT}
-        can = {**shared, "abilities": self.abilities}
+        can = {**shared, "abilities": self.abilities, "sampling": self.sampling}
         base = {**can, "id": NAME, "adapters": self.adapters, "parent": None}
         named = [{**can, "id": one, "adapters": [], "parent": NAME} for one in self.adapters]
         return JSONResponse({"object": "list", "data": [base, *named]})

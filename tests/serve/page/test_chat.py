@@ -35,9 +35,18 @@ def test_what_is_sent_is_openais(page: Page, canned: Canned) -> None:
     assert body == {
         "model": NAME, "messages": [{"role": "user", "content": "hello"}], "stream": True,
         "stream_options": {"include_usage": True}, "logprobs": True, "top_logprobs": 5,
+        "temperature": 0.7, "top_p": 0.95,
     }  # fmt: skip
     asked(page, "again")
     assert [one["role"] for one in canned.bodies("chat")[1]["messages"]] == ["user", "assistant", "user"]
+
+
+def test_what_the_models_authors_say_of_sampling_is_left_to_the_server(page: Page, canned: Canned) -> None:
+    canned.sampling = {"temperature": 0.6}
+    page.reload()
+    asked(page, "hello")
+    assert {"temperature", "top_p"}.isdisjoint(canned.bodies("chat")[0])
+    expect(page.locator("#field-temperature")).to_have_attribute("placeholder", "0.6")
 
 
 def test_escape_and_the_button_stop_an_answer(page: Page, canned: Canned) -> None:

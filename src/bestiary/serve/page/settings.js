@@ -6,6 +6,9 @@ import { FIELDS, read } from "./sampling.js";
 import { onLanguage, say } from "./words.js";
 
 const KEY = "settings";
+// Where neither a person nor the model's authors say how to sample: OpenAI's own temperature of 1 makes small
+// models ramble.
+const CALM = { temperature: 0.7, top_p: 0.95 };
 
 export class Settings {
   #typed = new Map(FIELDS.map(({ name }) => [name, ""]));
@@ -36,12 +39,18 @@ export class Settings {
 
   /** The fields of a request that were chosen. */
   sampling() {
-    const chosen = {};
+    const chosen = { ...this.#usual() };
     for (const field of FIELDS) {
       const { value } = read(field, this.#typed.get(field.name));
       if (value !== undefined) chosen[field.name] = value;
     }
     return chosen;
+  }
+
+  /** What is chosen where nothing is typed; empty where the model's authors say, and the server knows it. */
+  #usual() {
+    const said = this.#models.find(({ id }) => id === this.model)?.sampling ?? {};
+    return Object.keys(said).length ? {} : CALM;
   }
 
   /** The name of a field that holds what it may not, or null. */
@@ -57,6 +66,7 @@ export class Settings {
     part("model").replaceChildren(...all.map(({ id, parent }) => {
       return element("option", { value: id, selected: id === here }, parent || all.length < 2 ? id : say("baseModel", { id }));
     }));
+    this.#draw();
   }
 
   #set(name, value) {
@@ -86,6 +96,8 @@ export class Settings {
     const box = kind === "texts"
       ? element("textarea", { ...shared, rows: 2 })
       : element("input", { ...shared, type: "number", min: low, max: high, step, inputmode: whole });
+    const said = this.#models.find(({ id }) => id === this.model)?.sampling ?? {};
+    box.placeholder = this.#usual()[name] ?? said[name] ?? "";
     box.value = this.#typed.get(name);
     const wrong = element("p", { class: "wrong", id: `wrong-${name}`, role: "status" });
     const check = () => {

@@ -39,6 +39,7 @@ def _model(service: Service, named: Named) -> Model:
         abilities=list(facts.abilities),
         adapters=list(service.link.adapters) if named.adapter is None else [],
         parent=None if named.adapter is None else service.names[0],
+        sampling=service.defaults,
     )
 
 

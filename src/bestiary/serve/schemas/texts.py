@@ -64,7 +64,10 @@ class AdapterDone(Said):
 
 
 class Model(Said):
-    """A model that can be asked: this server's, or an adapter on it."""
+    """A model that can be asked: this server's, or an adapter on it.
+
+    sampling: what its authors sample it with, which holds where a request says nothing.
+    """
 
     id: str
     object: Literal["model"] = "model"
@@ -74,6 +77,7 @@ class Model(Said):
     abilities: list[str]
     adapters: list[str]
     parent: str | None = None
+    sampling: dict[str, float]
 
 
 class Models(Said):
