@@ -14,7 +14,7 @@ from tests.browsers import FLAGS, chromium
 from tests.serve.page.canned import Canned, serving
 
 WIDTH, HEIGHT, _WAIT = 1400, 900, 60_000
-_READY = "#opening:not([hidden]) h2"
+READY = "#opening:not([hidden]) h2"
 _OPTIONS: dict[str, Any] = {"locale": "en-US"}
 _KEPT = "local_storage,indexeddb"
 _SCRIPTS = [Path(__file__).parent / name for name in ("judge.js", "access.js")]
@@ -132,7 +132,7 @@ def opens(browser: Browser, canned: Canned, watch: Watch) -> Iterator[Opens]:
         page = context.new_page()
         page.goto(canned.url)
         if ready:
-            page.wait_for_selector(_READY)
+            page.wait_for_selector(READY)
         return page
 
     yield fresh
@@ -155,7 +155,7 @@ def _shared(browser: Browser, _watch: Watch) -> Iterator[Page]:
 def page(_shared: Page, canned: Canned, watch: Watch) -> Iterator[Page]:
     """The page, of a server that answers, in English and light colours; nothing is kept from another test."""
     _shared.goto(canned.url)
-    _shared.wait_for_selector(_READY)
+    _shared.wait_for_selector(READY)
     yield _shared
     watch.over(_shared)
     _shared.evaluate("sessionStorage.clear()")

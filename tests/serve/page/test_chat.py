@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 from bestiary.serve.schemas.sampling import Sampling
 from tests.serve.page.asking import act, ask, asked, said, turns
 from tests.serve.page.canned import CONTEXT, NAME, Answer, Canned
-from tests.serve.page.conftest import Opens, Watch
+from tests.serve.page.conftest import READY, Opens, Watch
 
 pytestmark = pytest.mark.browser
 
@@ -44,9 +44,10 @@ def test_what_is_sent_is_openais(page: Page, canned: Canned) -> None:
 def test_what_the_models_authors_say_of_sampling_is_left_to_the_server(page: Page, canned: Canned) -> None:
     canned.sampling = {"temperature": 0.6}
     page.reload()
+    expect(page.locator("#field-temperature")).to_have_attribute("placeholder", "0.6")
+    page.wait_for_selector(READY)
     asked(page, "hello")
     assert {"temperature", "top_p"}.isdisjoint(canned.bodies("chat")[0])
-    expect(page.locator("#field-temperature")).to_have_attribute("placeholder", "0.6")
 
 
 def test_escape_and_the_button_stop_an_answer(page: Page, canned: Canned) -> None:
