@@ -99,6 +99,8 @@ def test_clients_that_leave_free_every_page(server: Running, client: httpx2.Clie
 
 def test_a_full_queue_a_dead_worker_and_a_signal(small: Running) -> None:
     with small.client() as client:
+        fresh = counts(client)
+        assert fresh["bestiary_engine_free"] == fresh["bestiary_engine_pages"] > 0
         _check_full(client)
         _check_death(small, client)
         ids = _check_signal(small, client)

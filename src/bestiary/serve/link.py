@@ -155,7 +155,6 @@ class Link:
                 return
             self.state = "restarting"
             self.restarts += 1
-            self._lose("the process that computes answers ended; it is being started again")
             wait = _FIRST_WAIT if time.monotonic() - began > _WELL else min(2 * wait, _LONGEST_WAIT)
             await asyncio.sleep(wait)
 
@@ -184,6 +183,10 @@ class Link:
             sys.stderr.write(f"worker: a message that is none: {error!r}\n")
             return fault
         finally:
+            if self.state == "ready":
+                # Told before its process is waited for, and no request is taken meanwhile.
+                self.state = "restarting"
+                self._lose("the process that computes answers ended; it is being started again")
             await self._end()
 
     async def _end(self) -> None:

@@ -88,7 +88,7 @@ class Worker:
             if self._engine.busy:
                 self._idle_told = False
                 self._step()
-            self._tell_stats()
+            self.tell_stats()
 
     # What the front asks.
 
@@ -174,7 +174,8 @@ class Worker:
             self._forget(mine)
             self._fail(job.number, error)
 
-    def _tell_stats(self) -> None:
+    def tell_stats(self) -> None:
+        """Write the engine's counts: a few times a second, and once when it falls idle."""
         now = time.monotonic()
         if self._engine.busy and now - self._told < _STATS_SECONDS:
             return
@@ -226,9 +227,11 @@ def _opened(pipe: Pipe, opening: Message) -> Worker:
     asker = Asker(llm.tokenizer, llm.template, replace(llm.asker.facts, room=engine.room))
     for name, path in opening["adapters"].items():
         engine.attach(name, path)
-    pipe.write({"kind": "ready", "path": str(llm.path), "facts": facts_message(asker.facts)})
     journal = Journal(opening["journal"]) if opening["journal"] else None
-    return Worker(pipe, engine, asker, journal)
+    worker = Worker(pipe, engine, asker, journal)
+    worker.tell_stats()  # an idle worker says nothing until it is asked for something
+    pipe.write({"kind": "ready", "path": str(llm.path), "facts": facts_message(asker.facts)})
+    return worker
 
 
 class _Progress:

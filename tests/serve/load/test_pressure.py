@@ -18,8 +18,8 @@ PAGE = 16
 def test_a_cache_of_little_more_than_one_request_answers_all(serve: Serve) -> None:
     """16 requests of which the cache holds 1.2: each has the answer that it has alone."""
     rng = random.Random(12)
-    bodies = [asked([rng.randrange(LETTERS) for _ in range(100)], 220) for _ in range(16)]
-    tokens = -(-int(1.2 * 320) // PAGE) * PAGE
+    bodies = [asked([rng.randrange(LETTERS) for _ in range(60)], 100) for _ in range(16)]
+    tokens = -(-int(1.2 * 160) // PAGE) * PAGE
     server = serve("--deterministic", "--max-streams", "16", "--cache-tokens", str(tokens))
 
     async def run() -> None:

@@ -71,7 +71,7 @@ def company(server: Running, bodies: list[Body], alone: list[Heard], *, seed: in
 
 
 def test_company_prefixes_chunks_and_preemption_change_nothing(serve: Serve) -> None:
-    bodies = requests(60)
+    bodies = requests(30)
     plain = serve(*PLAIN)
     alone = asyncio.run(answers(plain.port, bodies, None))
     company(plain, bodies, alone, seed=1)
