@@ -41,7 +41,7 @@ chat: $(VENV)/.run
 test: $(VENV)/.test
 	@for model in $(MODEL) $(ENCODER); do \
 	    $(BIN)/bestiary pull $$model || echo "$$model could not be had: the tests that need it are left out."; done
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 	@echo "Again, what must hold when assert is compiled out:"
 	$(BIN)/python -O -m pytest -q -m optimised
 

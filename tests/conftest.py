@@ -26,7 +26,9 @@ _settings = hypothesis.settings(deadline=None, print_blob=True)
 hypothesis.settings.register_profile("default", _settings, derandomize=True)
 hypothesis.settings.register_profile("nightly", _settings, derandomize=False, max_examples=2000)
 hypothesis.settings.load_profile("default")
-torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
+# One thread for each of several processes: they share the cores.
+_alone = "PYTEST_XDIST_WORKER" not in os.environ
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2" if _alone else "1")))
 
 # Tests that ask for these fixtures, or have these markers, need data that a clone does not carry.
 _GOLDENS = "goldens"
@@ -117,6 +119,18 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Fail a test that lost its parameters for another reason: it would check nothing."""
     if _empty(item):
         pytest.fail("its list of parameters is empty", pytrace=False)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tell the process that prints what this one left out; all of them left out the same."""
+    if not _alone:
+        session.config.workeroutput["left_out"] = dict(_left_out)  # type: ignore[attr-defined]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take what one of several processes left out."""
+    _left_out.update(getattr(node, "workeroutput", {}).get("left_out", {}))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
