@@ -14,7 +14,7 @@ from .terminal import LoadingBar, note
 
 if TYPE_CHECKING:
     from ..serve.service import Service
-    from ..serve.settings import Settings
+    from ..serve.settings import Opening, Settings
 
 _KEY, _MOST_KEY_FILE = "BESTIARY_API_KEY", 1 << 16
 
@@ -24,6 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     _add_network(parser)
     _add_engine(parser)
+    _add_scale(parser)
     _add_watching(parser)
     add_template(parser)
     group = parser.add_argument_group(
@@ -97,7 +98,11 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
 def _add_engine(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("engine")
     group.add_argument(
-        "--max-streams", type=int, default=16, metavar="N", help="answers computed at once (default: 16)"
+        "--max-streams",
+        type=int,
+        default=16,
+        metavar="N",
+        help="answers that a replica computes at once (default: 16)",
     )
     group.add_argument(
         "--queue",
@@ -128,6 +133,17 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
         "--no-prefix-cache",
         action="store_true",
         help="compute each prompt anew, also where it begins as another",
+    )
+
+
+def _add_scale(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("more than one worker")
+    group.add_argument(
+        "--replicas",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes that have the model, each a GPU of its own or a share of the cores (default: 1)",
     )
 
 
@@ -168,19 +184,38 @@ def _settings(options: argparse.Namespace) -> Settings:
     name = model_name(options)
     if hosted.named(name) is not None:
         raise RequestError(f"{name} is computed by its operator, who serves it already")
+    from ..serve.settings import Settings
+
+    return Settings(
+        opening=_opening(options, name),
+        host=options.host,
+        port=options.port,
+        names=tuple(options.served_name),
+        keys=_keys(options),
+        hosts=tuple(options.allow_host),
+        origins=tuple(options.allow_origin),
+        replicas=options.replicas,
+        queue=options.queue,
+        grace=options.grace,
+        adapters_under=_folder(options.allow_adapters),
+        log_prompts=options.log_prompts,
+        quiet=options.quiet,
+    )
+
+
+def _opening(options: argparse.Namespace, name: str) -> Opening:
+    from ..serve.settings import Opening
+
     given, options.adapter = options.adapter, None
     how = loading(options)
-    adapters = dict(map(_adapter, given))
-    from ..serve.settings import Opening, Settings
-
-    opening = Opening(
+    return Opening(
         model=name,
         device=how["device"],
         dtype=how["dtype"],
         threads=how["threads"],
         context=how["context"],
         chat_template=_template(how["chat_template"]),
-        adapters=adapters,
+        adapters=dict(map(_adapter, given)),
         streams=options.max_streams,
         tokens=None if options.cache_tokens is None else count(options.cache_tokens, "--cache-tokens"),
         chunk=_chunk(options.chunk),
@@ -190,20 +225,6 @@ def _settings(options: argparse.Namespace) -> Settings:
         guesses=options.guess,
         draft=options.draft,
         journal=None if options.journal is None else str(Path(options.journal).expanduser().absolute()),
-    )
-    return Settings(
-        opening=opening,
-        host=options.host,
-        port=options.port,
-        names=tuple(options.served_name),
-        keys=_keys(options),
-        hosts=tuple(options.allow_host),
-        origins=tuple(options.allow_origin),
-        queue=options.queue,
-        grace=options.grace,
-        adapters_under=_folder(options.allow_adapters),
-        log_prompts=options.log_prompts,
-        quiet=options.quiet,
     )
 
 

@@ -10,12 +10,12 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any, Literal
 
-from ..errors import BestiaryError
+from ..errors import BestiaryError, RequestError
 from . import wire
 from .settings import Opening
 from .streams import Stream
@@ -63,7 +63,7 @@ class Link:
         self._opening, self._progress, self._ready = opening, progress, ready
         self._streams: dict[int, Stream] = {}
         self._replies: dict[int, asyncio.Future[None]] = {}
-        self._number = 0
+        self._asked = 0
         self._process: asyncio.subprocess.Process | None = None
         self._task: asyncio.Task[None] | None = None
         self._opened: asyncio.Future[None] | None = None
@@ -102,18 +102,24 @@ class Link:
         """The worker's process, while there is one."""
         return None if self._process is None else self._process.pid
 
-    def submit(self, jobs: Sequence[tuple[Message, int]]) -> Stream:
-        """Hand the jobs of one request to the worker, each with how many answers it has.
+    @property
+    def load(self) -> int:
+        """How many answers are under way here."""
+        return sum(stream.left(number) for number, stream in self._streams.items())
+
+    def put(self, number: int, job: Message, stream: Stream) -> None:
+        """Hand a job to the worker. number: of the job, which only this one has; it is above 0.
 
         Raises UnavailableError while there is no worker.
         """
-        numbered = {self._number + i: job for i, job in enumerate(jobs, 1)}
-        stream = Stream({number: answers for number, (_, answers) in numbered.items()}, self._let_go)
-        self._number += len(jobs)
-        for number, (message, _) in numbered.items():
-            self._send({**message, "number": number})
-            self._streams[number] = stream
-        return stream
+        self._send({**job, "number": number})
+        self._streams[number] = stream
+
+    def let_go(self, number: int) -> None:
+        """A reader wants no more: the worker frees what its job holds."""
+        if self._streams.pop(number, None) is not None:
+            with suppress(UnavailableError):
+                self._send({"kind": "abort", "number": number})
 
     async def attach(self, name: str, path: str) -> None:
         """Load an adapter. Raises BestiaryError in the worker's words, UnavailableError without one."""
@@ -126,21 +132,15 @@ class Link:
         self.adapters.pop(name, None)
 
     async def _ask(self, message: Message) -> None:
-        self._number += 1
-        reply = self._replies[self._number] = asyncio.get_running_loop().create_future()
-        self._send({**message, "number": self._number})
+        self._asked -= 1  # jobs are numbered upwards
+        reply = self._replies[self._asked] = asyncio.get_running_loop().create_future()
+        self._send({**message, "number": self._asked})
         await reply
 
     def _send(self, message: Message) -> None:
         if self.state != "ready" or self._process is None or self._process.stdin is None:
             raise UnavailableError(self.state)
         self._process.stdin.write(wire.pack(message))
-
-    def _let_go(self, number: int) -> None:
-        """A reader wants no more: the worker frees what its job holds."""
-        if self._streams.pop(number, None) is not None:
-            with suppress(UnavailableError):
-                self._send({"kind": "abort", "number": number})
 
     # The worker's life.
 
@@ -240,7 +240,9 @@ class Link:
         if (stream := self._streams.pop(number, None)) is not None:
             stream.fail(str(said["error"]), str(said["message"]))
         if (reply := self._replies.pop(number, None)) is not None and not reply.done():
-            reply.set_exception(BestiaryError(str(said["message"])))
+            # An adapter that cannot be loaded is the fault of who asked for it.
+            kind = BestiaryError if said["error"] == "defect" else RequestError
+            reply.set_exception(kind(str(said["message"])))
 
     def lose(self, why: str) -> None:
         """End every open stream with an error, and its jobs."""

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+if TYPE_CHECKING:
+    from .replicas import Health
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _FIRST = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -16,6 +20,15 @@ _GAUGES = {
     "free": "Pages of the cache that are free.",
     "cached": "Pages that no sequence holds and whose prompt is remembered.",
     "preempted": "Sequences that lost their pages and were computed again, since the worker started.",
+}
+
+
+_REPLICA = {
+    "ready": "1 where it computes, 0 while its worker is started.",
+    "restarts": "Workers of it that died.",
+    "prompt_tokens": "Tokens of prompts that were computed, since the worker started.",
+    "new_tokens": "Tokens of answers, since the worker started.",
+    "reused_tokens": "Tokens of prompts that were found computed, since the worker started.",
 }
 
 
@@ -50,10 +63,20 @@ class Metrics:
             name: Gauge(f"bestiary_engine_{name}", about, registry=registry)
             for name, about in _GAUGES.items()
         }
+        self._replica = {
+            name: Gauge(f"bestiary_replica_{name}", about, ["replica"], registry=registry)
+            for name, about in (_GAUGES | _REPLICA).items()
+        }
 
-    def text(self, stats: Mapping[str, int], restarts: int) -> bytes:
-        """Return all counts as Prometheus's text. stats: the engine's own, by name."""
-        self.restarts.set(restarts)
+    def text(self, replicas: Mapping[str, Health]) -> bytes:
+        """Return all counts as Prometheus's text. replicas: how each is, by its name."""
+        self.restarts.set(sum(one.restarts for one in replicas.values()))
         for name, gauge in self._engine.items():
-            gauge.set(stats.get(name, 0))
+            gauge.set(sum(one.stats.get(name, 0) for one in replicas.values()))
+        for gauge in self._replica.values():
+            gauge.clear()  # those that there are no more
+        for replica, one in replicas.items():
+            counts = {**one.stats, "ready": one.ready, "restarts": one.restarts}
+            for name, gauge in self._replica.items():
+                gauge.labels(replica).set(counts.get(name, 0))
         return generate_latest(self.registry)

@@ -23,9 +23,10 @@ from . import prompts, weights
 from .errors import APIError
 from .gate import Gate
 from .jobs import facts_of, job_message
-from .link import Link, UnavailableError
+from .link import UnavailableError
 from .logs import Log
 from .metrics import Metrics
+from .replicas import Replicas, Workers
 from .settings import Settings
 from .streams import Stream
 from .wire import Message
@@ -54,19 +55,23 @@ class Named:
 
 @dataclass
 class Service:
-    """One server: its settings, its worker and what it knows of the model."""
+    """One server: its settings, its workers and what it knows of the model.
+
+    workers: makes those who compute; None is replicas on this machine.
+    """
 
     settings: Settings
     progress: Callable[[int, int], None] = lambda done, total: None
     began: int = field(default_factory=lambda: int(time.time()))
     stopping: bool = False
     share: float = 0.0  # of the weights that are read
+    workers: Callable[[Service], Workers] | None = None
 
     def __post_init__(self) -> None:
         self.metrics = Metrics()
         self.log = Log(prompts=self.settings.log_prompts, quiet=self.settings.quiet)
-        self.gate = Gate(self.settings.opening.streams, self.settings.queue)
-        self.link = Link(self.settings.opening, progress=self._loading, ready=self._ready)
+        self.gate = Gate(self.settings.opening.streams * self.settings.replicas, self.settings.queue)
+        self.link: Workers = (self.workers or _replicas)(self)
         self.path: Path | None = None
         self.defaults: dict[str, Any] = {}
         self.weights: str | None = None
@@ -81,7 +86,7 @@ class Service:
     # Its life.
 
     def begin(self) -> None:
-        """Start the worker, and read the tokenizer meanwhile."""
+        """Start the workers, and read the tokenizer meanwhile."""
         self.link.begin()
         loop = asyncio.get_running_loop()
         self._tuning = loop.run_in_executor(self._pool, self._read)
@@ -94,7 +99,7 @@ class Service:
         self._hashing = asyncio.ensure_future(asyncio.to_thread(self._hash))
 
     async def close(self) -> None:
-        """End the worker and every stream."""
+        """End the workers and every stream."""
         self._closed = True
         await self.link.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -121,11 +126,13 @@ class Service:
             await asyncio.shield(self._hashing)
         return self.weights
 
-    def _loading(self, done: int, total: int) -> None:
+    def loading(self, done: int, total: int) -> None:
+        """Hear how many bytes of the weights are read."""
         self.share = done / total if total else 0.0
         self.progress(done, total)
 
-    def _ready(self, message: Message) -> None:
+    def ready(self, message: Message) -> None:
+        """Hear what a worker says when it is ready."""
         self._facts = facts_of(message["facts"])
 
     # What it knows.
@@ -219,6 +226,11 @@ class Service:
         if ability not in self.asker.facts.abilities:
             can = ", ".join(self.asker.facts.abilities)
             raise APIError(400, f"{self.names[0]} cannot {what}; it can {can}", code="unsupported_by_model")
+
+
+def _replicas(service: Service) -> Workers:
+    settings = service.settings
+    return Replicas(settings.opening, settings.replicas, progress=service.loading, ready=service.ready)
 
 
 __all__ = ["BestiaryError", "Named", "Service"]

@@ -49,9 +49,9 @@ class Settings:
 
     names: what the model is called in requests, the first one in answers. keys: API keys; none asks for none,
     which is only for a loopback address. hosts: names in the Host header beside the loopback's own. origins:
-    pages of other servers that may ask. queue: sequences that may wait; more are answered 429. grace: seconds
-    that open answers have after SIGTERM. adapters_under: the folder that adapters may be loaded from while
-    running; None is no loading.
+    pages of other servers that may ask. replicas: workers that have the model. queue: sequences that may
+    wait; more are answered 429. grace: seconds that open answers have after SIGTERM. adapters_under: the
+    folder that adapters may be loaded from while running; None is no loading.
     """
 
     opening: Opening
@@ -61,6 +61,7 @@ class Settings:
     keys: tuple[str, ...] = field(default=(), repr=False)
     hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
+    replicas: int = 1
     queue: int = 128
     grace: float = 30.0
     adapters_under: Path | None = None
@@ -78,9 +79,13 @@ class Settings:
             scheme, found, rest = origin.partition("://")
             if scheme not in ("http", "https") or not found or not rest or "/" in rest or "*" in rest:
                 raise RequestError(f"--allow-origin {origin[:80]!r} should be like https://chat.example.org")
-        for name, value, low in (("--queue", self.queue, 0), ("--max-streams", self.opening.streams, 1)):
-            if not low <= value <= 4096:
-                raise RequestError(f"{name} {value} should be from {low} to 4096")
+        for name, value, low, high in (
+            ("--queue", self.queue, 0, 4096),
+            ("--max-streams", self.opening.streams, 1, 4096),
+            ("--replicas", self.replicas, 1, 64),
+        ):
+            if not low <= value <= high:
+                raise RequestError(f"{name} {value} should be from {low} to {high}")
         if taken := self.opening.adapters.keys() & {self.opening.model, *self.names}:
             raise RequestError(
                 f"--adapter {min(taken)}=...: the model itself is called so; choose another name"

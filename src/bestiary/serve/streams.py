@@ -63,6 +63,10 @@ class Stream:
             return True
         return False
 
+    def left(self, number: int) -> int:
+        """Return how many answers of a job are not over."""
+        return self._left.get(number, 0)
+
     def fail(self, kind: str, message: str) -> None:
         """End with an error, and all jobs with it."""
         if self._error is None:

@@ -64,5 +64,5 @@ async def health(http: Request) -> Response:
 async def metrics(http: Request) -> Response:
     """Return the counts, as Prometheus reads them."""
     service: Service = http.app.state
-    text = service.metrics.text(service.link.stats, service.link.restarts)
+    text = service.metrics.text(service.link.replicas())
     return Response(text, headers={**HEADERS, "content-type": CONTENT_TYPE})
