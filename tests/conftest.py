@@ -27,8 +27,8 @@ hypothesis.settings.register_profile("default", _settings, derandomize=True)
 hypothesis.settings.register_profile("nightly", _settings, derandomize=False, max_examples=2000)
 hypothesis.settings.load_profile("default")
 # One thread for each of several processes: they share the cores.
-_alone = "PYTEST_XDIST_WORKER" not in os.environ
-torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2" if _alone else "1")))
+_threads = "1" if "PYTEST_XDIST_WORKER" in os.environ else "2"
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", _threads)))
 
 # Tests that ask for these fixtures, or have these markers, need data that a clone does not carry.
 _GOLDENS = "goldens"
@@ -123,8 +123,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Tell the process that prints what this one left out; all of them left out the same."""
-    if not _alone:
-        session.config.workeroutput["left_out"] = dict(_left_out)  # type: ignore[attr-defined]
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left_out"] = dict(_left_out)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -54,7 +54,7 @@ def checkout(tmp_path: Path) -> Path:
     folder = tmp_path / "checkout"
     (folder / "tests").mkdir(parents=True)
     shutil.copy(ROOT / "pyproject.toml", folder)
-    for name in ("conftest.py", "goldens.py"):
+    for name in ("conftest.py", "goldens.py", "browsers.py"):
         shutil.copy(ROOT / "tests" / name, folder / "tests")
     (folder / "tests/test_small.py").write_text(TESTS)
     return folder
