@@ -35,9 +35,7 @@ def _room(
     slots = model.slots()
     k = [_zeros((rows, length, slot.heads, slot.dim), **kind) for slot in slots]
     dims = [slot.dim if slot.values is None else slot.values for slot in slots]
-    return k, [
-        _zeros((rows, length, slot.heads, dim), **kind) for slot, dim in zip(slots, dims, strict=True)
-    ]
+    return k, [_zeros((rows, length, slot.heads, dim), **kind) for slot, dim in zip(slots, dims, strict=True)]
 
 
 def _zeros(shape: tuple[int, ...], *, dtype: torch.dtype, device: torch.device | str) -> Tensor:

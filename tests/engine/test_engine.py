@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from bestiary import LLM, SamplingParams
 from bestiary.engine import Engine, Job, Reading, open_engine
 from bestiary.errors import RequestError
 from bestiary.run.answer import Answer
+from tests import adapted
 
 TEXT = "one two three, one two three, one two three, one two "
 
@@ -103,6 +105,37 @@ def test_answers_to_one_prompt_compute_it_once(llm: LLM) -> None:
     assert engine.stats().prompt_tokens == tokens + 7 * (tokens - (tokens - 1) // 16 * 16)
 
 
+# Adapters.
+
+
+def test_jobs_of_one_batch_have_their_own_adapters(folder: Path, tmp_path: Path) -> None:
+    q = "model.layers.1.self_attn.q_proj"
+    named = {}
+    for seed, name in enumerate(("a", "b")):
+        a, b = adapted.factors(32, 32, seed=seed)
+        tensors = {f"{q}.lora_A.weight": a * 4, f"{q}.lora_B.weight": b * 4}
+        named[name] = adapted.write(tmp_path / name, tensors)
+    alone = {name: by_itself(LLM(folder, adapter=at), job(LLM(folder))) for name, at in named.items()}
+    llm = LLM(folder)
+    plain = by_itself(llm, job(llm))
+    engine = open_engine(llm, adapters=True)
+    for name, at in named.items():
+        engine.attach(name, at)
+    asked = [replace(job(llm), adapter=name) for name in ("a", None, "b", "a")]
+    want = [alone["a"], plain, alone["b"], alone["a"]]
+    assert len({str(one) for one in want}) == 3
+    assert run(engine, *asked) == want
+    assert run(engine, *asked) == want  # each finds the pages of its own adapter
+    assert engine.stats().reused_tokens > 0
+    waiting = engine.add(asked[0])
+    with pytest.raises(RequestError, match="1 answer"):
+        engine.detach("a")
+    engine.abort(waiting)
+    engine.detach("a")
+    engine.attach("a", named["b"])  # the name of another: nothing of the first is found
+    assert run(engine, asked[0]) == [alone["b"]]
+
+
 # What ends early.
 
 
@@ -120,7 +153,7 @@ def test_what_goes_wrong_with_one_answer_is_its_jobs_alone(llm: LLM, monkeypatch
     monkeypatch.setattr(Answer, "take", panics)
     engine = open_engine(llm)
     bad, good = engine.add(job(llm, n=3)), engine.add(job(llm, seed=9))
-    errors, ids = [], []
+    errors, ids = list[tuple[int, type]](), list[int]()
     while engine.busy:
         for update in engine.step():
             errors += [(update.job, type(update.error))] if update.error else []

@@ -96,7 +96,7 @@ class Engine:
             )
         self.room = replace(room, context=min(room.context, count * PAGE))
         self._by_length = _reads_length(model)
-        self.reason = _dependence(model) if deterministic else None
+        self.reason = _dependence(model, mixture) if deterministic else None
         unit = 1 if self.reason is None else UNIT
         self._model, self._device, self._chunk = model, next(model.parameters()).device, chunk
         self._pages = Pages(count)
@@ -306,8 +306,10 @@ def _reads_length(model: Model) -> bool:
     )
 
 
-def _dependence(model: Model) -> str | None:
+def _dependence(model: Model, mixture: Mixture | None) -> str | None:
     """Return why a step of many sequences may give one of them other numbers than alone, or None."""
+    if mixture is not None:
+        return "adapters may be put beside it, whose products round by the rows of a batch"
     if _reads_length(model):
         return "its positions turn by how long a sequence is"
     return row_independent(model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..adapters.mixed import Mix
 from ..errors import RequestError
 from ..models import Encoder
 from ..run.llm import LLM
@@ -25,11 +26,13 @@ def open_engine(
     cache_dtype: str | None = None,
     guesses: int = 0,
     draft: LLM | None = None,
+    adapters: bool = False,
 ) -> Engine:
     """Return the engine of a model. See Engine for what it is told.
 
     tokens: None is as many as `batch` contexts need, at most 65,536. guesses: how many tokens are guessed to
     follow an answer at a time, 0 to 16: from what it repeats, or by a draft model with the same tokenizer.
+    adapters: whether some may be attached while it runs.
 
     Raises RequestError for values out of their bounds, and for a draft model of other tokens.
     """
@@ -47,6 +50,7 @@ def open_engine(
         share=share,
         cache_dtype=cache_dtype,
         pooling=llm.reader.pooling,
+        mixture=Mix(llm.loaded) if adapters else None,
         guesser=None if isinstance(llm.model, Encoder) else _guesser(llm, tokens, guesses, draft),
     )
 

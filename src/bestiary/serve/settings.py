@@ -18,7 +18,8 @@ _SHORTEST_KEY = 8
 class Opening:
     """How the worker opens the model and makes its engine.
 
-    model, device, dtype, threads, context, chat_template: as LLM takes them. adapters: name -> folder.
+    model, device, dtype, threads, context, chat_template: as LLM takes them. adapters: name -> folder;
+    mixes: whether others may come.
     streams: most sequences computed at once. tokens: of the cache in all; None is as many as `streams`
     contexts need, at most 65,536. chunk: most tokens of a step. deterministic: the same answer whatever else
     runs. share: keep what prompts have in common. cache_dtype: of keys and values; None is the model's own.
@@ -32,6 +33,7 @@ class Opening:
     context: int | None = None
     chat_template: str | None = None
     adapters: Mapping[str, str] = field(default_factory=dict)
+    mixes: bool = False
     streams: int = 16
     tokens: int | None = None
     chunk: int = 512

@@ -222,6 +222,7 @@ def _opened(pipe: Pipe, opening: Message) -> Worker:
         share=opening["share"],
         cache_dtype=opening["cache_dtype"],
         guesses=opening["guesses"],
+        adapters=bool(opening["adapters"]) or opening["mixes"],
         draft=None if opening["draft"] is None else LLM(opening["draft"], **how),
     )
     asker = Asker(llm.tokenizer, llm.template, replace(llm.asker.facts, room=engine.room))
