@@ -15,6 +15,8 @@ from .prompt import Slot
 
 # Bytes from which memory is asked of the system rather than of torch.
 _LARGE = 1 << 20
+# What a scale of eight bits is divided by at least: 0 / 0 is NaN.
+_LEAST = torch.finfo(torch.float32).tiny
 
 
 class HasSlots(Protocol):
@@ -116,3 +118,56 @@ class Pool:
     ) -> Self:
         """Return `pages` pages of `size` tokens."""
         return cls(*_room(model, pages, size, {"dtype": dtype, "device": device}))
+
+    def write(self, index: int, rows: Tensor, k: Tensor, v: Tensor) -> None:
+        """Keep keys and values (N, heads, dim) of slot `index` at rows (N,), counted over all pages."""
+        self.k[index].flatten(0, 1)[rows], self.v[index].flatten(0, 1)[rows] = k, v
+
+    def read(self, index: int, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the keys and values (N, heads, dim) of slot `index` at rows (N,)."""
+        return self.k[index].flatten(0, 1)[rows], self.v[index].flatten(0, 1)[rows]
+
+
+@dataclass
+class Pool8(Pool):
+    """Pages of keys and values in eight bits: a token's head as int8, and one float32 by which it is scaled.
+
+    About 3.8 times smaller than float32 where a head has 64 channels. What is kept of a token depends on that
+    token alone. scales: of keys and of values, (pages, page size, kv heads) a layer. dtype: of what is read.
+    What a convolution looks back on (Slot.values = 0) is kept as it is.
+    """
+
+    scales: tuple[list[Tensor], list[Tensor]] = ([], [])
+    dtype: torch.dtype = torch.float32
+
+    @classmethod
+    def empty(
+        cls,
+        model: HasSlots,
+        pages: int,
+        size: int,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> Self:
+        k, v = _room(model, pages, size, {"dtype": torch.int8, "device": device})
+        scales: tuple[list[Tensor], list[Tensor]] = ([], [])
+        for slot in model.slots():
+            for each in scales:
+                each.append(_zeros((pages, size, slot.heads), dtype=torch.float32, device=device))
+            if slot.values == 0:
+                k[slot.index] = _zeros((pages, size, slot.heads, slot.dim), dtype=dtype, device=device)
+        return cls(k, v, scales, dtype)
+
+    def write(self, index: int, rows: Tensor, k: Tensor, v: Tensor) -> None:
+        for kept, scales, x in zip((self.k, self.v), self.scales, (k, v), strict=True):
+            scale = x.abs().amax(-1).float() / 127  # 0 of a head of zeros, which stays zero
+            kept[index].flatten(0, 1)[rows] = (x / scale.clamp_min(_LEAST)[..., None]).round().to(torch.int8)
+            scales[index].flatten(0, 1)[rows] = scale
+
+    def read(self, index: int, rows: Tensor) -> tuple[Tensor, Tensor]:
+        k, v = (
+            (kept[index].flatten(0, 1)[rows] * scales[index].flatten(0, 1)[rows][..., None]).to(self.dtype)
+            for kept, scales in zip((self.k, self.v), self.scales, strict=True)
+        )
+        return k, v

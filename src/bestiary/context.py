@@ -246,14 +246,12 @@ class Paged(_Step):
         return None if self.prompts is None else self.once("prompt", self._laid_out)
 
     def attend(self, slot: Slot, q: Tensor, k: Tensor, v: Tensor, score: Score) -> Tensor:
-        keys, values = (
-            t[slot.index].flatten(0, 1) for t in (self.pool.k, self.pool.v)
-        )  # (pages * size, heads, dim)
         written, read = self.once("rows", self._rows)
-        keys[written], values[written] = k, v
+        self.pool.write(slot.index, written, k, v)
         out = torch.empty_like(q)
         for (a, b), rows, sight in zip(self.spans, read, self.once("sights", self._sights), strict=True):
-            out[a:b] = attention(q[None, a:b], keys[rows][None], values[rows][None], score, sight)[0]
+            keys, values = self.pool.read(slot.index, rows)
+            out[a:b] = attention(q[None, a:b], keys[None], values[None], score, sight)[0]
         return out
 
     @property

@@ -290,10 +290,11 @@ class Engine:
 
 def _pool(model: Model, pages: int, dtype: str | None) -> cache.Pool:
     """Return the pages for a model. Raises RequestError for a type that keys and values cannot have."""
+    kinds: dict[str | None, type[cache.Pool]] = {None: cache.Pool, "int8": cache.Pool8}
+    if dtype not in kinds:
+        raise RequestError(f"cache_dtype={str(dtype)[:80]!r} should be int8, or the model's own (None)")
     like = next(model.parameters())  # the norms' type is the one that is computed in
-    if dtype is not None:
-        raise RequestError(f"cache_dtype={dtype!r} is not one that keys and values can have here")
-    return cache.Pool.empty(model, pages, PAGE, dtype=like.dtype, device=like.device)
+    return kinds[dtype].empty(model, pages, PAGE, dtype=like.dtype, device=like.device)
 
 
 def _reads_length(model: Model) -> bool:
