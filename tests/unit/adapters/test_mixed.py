@@ -93,61 +93,53 @@ def test_without_adapters_the_model_is_as_it_was_loaded(tmp_path: Path) -> None:
     assert torch.equal(paged(base, ids), before)
 
 
-def test_what_cannot_be_mixed_is_refused_and_nothing_changes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def unmixable(folder: Path) -> dict[str, Path]:
+    """Return adapters that cannot be mixed, each by what its refusal says."""
+    head = adapted.factors(130, 48, seed=1)
+    q = adapted.factors(48, 48, seed=1)
+    path = "model.layers.0.self_attn.q_proj"
+    factors = {f"{path}.lora_A.weight": q[0], f"{path}.lora_B.weight": q[1]}
+    narrow = {f"{path}.lora_A.weight": torch.ones(4, 32), f"{path}.lora_B.weight": torch.ones(32, 4)}
+    of_head = {"lm_head.lora_A.weight": head[0], "lm_head.lora_B.weight": head[1]}
+    dora = {**factors, f"{path}.lora_magnitude_vector": torch.ones(48)}
+    return {
+        "changes head": adapted.write(folder / "head", of_head),
+        "changes layers.0.attn.q by more": adapted.write(folder / "dora", dora, use_dora=True),
+        "changes norm by more": adapted.write(
+            folder / "whole", {**factors, "model.norm.weight": torch.ones(48)}
+        ),
+        "channels": adapted.write(folder / "small", narrow),
+    }
+
+
+def test_what_cannot_be_mixed_is_refused_and_nothing_changes(tmp_path: Path) -> None:
     folders, ids = saved("llama", tmp_path), sequences()
     base = load(tmp_path)
     mix = Mix(base)
     mix.attach("a", folders["a"])
-    head = adapted.factors(130, 48, seed=1)
-    q = adapted.factors(48, 48, seed=1)
-    path = "model.layers.0.self_attn.q_proj"
-    wrong = {
-        "changes head": adapted.write(
-            tmp_path / "head", {"lm_head.lora_A.weight": head[0], "lm_head.lora_B.weight": head[1]}
-        ),
-        "changes layers.0.attn.q by more": adapted.write(
-            tmp_path / "dora",
-            {
-                f"{path}.lora_A.weight": q[0],
-                f"{path}.lora_B.weight": q[1],
-                f"{path}.lora_magnitude_vector": torch.ones(48),
-            },
-            use_dora=True,
-        ),
-        "changes norm by more": adapted.write(
-            tmp_path / "whole",
-            {
-                f"{path}.lora_A.weight": q[0],
-                f"{path}.lora_B.weight": q[1],
-                "model.norm.weight": torch.ones(48),
-            },
-        ),
-        "channels": adapted.write(
-            tmp_path / "small",
-            {f"{path}.lora_A.weight": torch.ones(4, 32), f"{path}.lora_B.weight": torch.ones(32, 4)},
-        ),
-    }
 
     def state() -> tuple[dict[str, nn.Module], Tensor]:
         with mix.rows(["a"] * sum(LENGTHS)):
             return dict(base.model.named_modules()), paged(base, ids)
 
     modules, logits = state()
-    for message, folder in wrong.items():
+    for message, folder in unmixable(tmp_path).items():
         with pytest.raises(BestiaryError, match=message):
             mix.attach("b", folder)
         now, same = state()
         assert now == modules
         assert torch.equal(same, logits)
+
+
+def test_names_that_cannot_be_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders, ids = saved("llama", tmp_path), sequences()
+    base = load(tmp_path)
+    mix = Mix(base)
+    mix.attach("a", folders["a"])
     monkeypatch.setattr(mixed, "MOST", 1)
-    for name, folder, message in (
-        ("a", folders["a"], "already"),
-        ("b", folders["b"], "1 adapters"),
-    ):
+    for name, message in (("a", "already"), ("b", "1 adapters")):
         with pytest.raises(RequestError, match=message):
-            mix.attach(name, folder)
+            mix.attach(name, folders[name])
     monkeypatch.undo()
     with pytest.raises(RequestError, match="no folder"):
         mix.attach("b", tmp_path / "absent")
