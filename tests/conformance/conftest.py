@@ -45,7 +45,7 @@ _left_out: Counter[str] = Counter()
 
 
 # What our own server does not claim.
-_OURS = {"forced", "scoring", "ranking"}
+_OURS = {"scoring", "ranking"}
 _NODE = Path(__file__).with_name("node")
 
 

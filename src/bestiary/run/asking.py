@@ -14,6 +14,8 @@ from typing import Any
 from ..errors import RequestError
 from ..text import blanks
 from ..text.chat import ChatTemplate
+from ..text.shown import Shown
+from ..text.stream import StreamDecoder
 from ..text.tokenizer import Tokenizer
 from .grammar import Grammars
 from .room import Room
@@ -52,7 +54,8 @@ class Request:
     """A prompt that is ready to run.
 
     text: as it was written for the model; None where ids were given. continues: whether the answer goes on in
-    the middle of a text. ends: the tokens that end it. stops: texts that do, beside them.
+    the middle of a text. ends: the tokens that end it. stops: texts that do, beside them. shows: control
+    tokens that the answer's text shows, as calls of functions are written with them.
     """
 
     text: str | None
@@ -60,6 +63,7 @@ class Request:
     continues: bool
     ends: frozenset[int]
     stops: tuple[str, ...] = ()
+    shows: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -100,11 +104,21 @@ class Asker:
             )
         prompt = template.encode(messages, tools=tools)
         stops = template.tool_stop_texts if tools else template.stop_texts
-        return Request(prompt.text, prompt.ids, False, self.facts.ends | template.stops, tuple(stops))
+        ends, control = self.facts.ends | template.stops, self.tokenizer.control
+        spelt = template.calls.control if tools and template.calls else ()
+        shows = frozenset(control[one] for one in spelt if one in control) - ends
+        return Request(prompt.text, prompt.ids, False, ends, tuple(stops), shows)
 
     def vocabulary(self, request: Request) -> Vocabulary:
         """Return what the answer to a request is chosen from."""
-        stream = partial(self.tokenizer.stream, continues=request.continues)
+        stream = partial(self._decoder, request)
         grammar = partial(self.grammars.constraint, continues=request.continues)
         encode, rules = self.tokenizer.encode, self.facts.rules
         return Vocabulary(self.facts.size, request.ends, stream, encode, rules, grammar)
+
+    def _decoder(self, request: Request) -> StreamDecoder:
+        if not request.shows:
+            return self.tokenizer.stream(continues=request.continues)
+        shown = {id: spelt for spelt, id in self.tokenizer.control.items() if id in request.shows}
+        inner = self.tokenizer.stream
+        return Shown(lambda inside: inner(continues=inside), shown, continues=request.continues)

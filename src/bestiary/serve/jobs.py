@@ -50,6 +50,7 @@ def job_message(request: Request, params: SamplingParams, *, adapter: str | None
         "prompt": request.ids,
         "continues": request.continues,
         "ends": sorted(request.ends),
+        "shows": sorted(request.shows),
         "params": said,
         "adapter": adapter,
         "salt": salt,
@@ -61,7 +62,7 @@ def job_of(message: Mapping[str, Any], asker: Asker) -> Job:
     from ..engine import Job
 
     ids, ends = list(message["prompt"]), frozenset(message["ends"])
-    request = Request(None, ids, bool(message["continues"]), ends)
+    request = Request(None, ids, bool(message["continues"]), ends, shows=frozenset(message["shows"]))
     return Job(
         ids,
         params_of(message),

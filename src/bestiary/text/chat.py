@@ -20,7 +20,7 @@ from itertools import accumulate
 from typing import Any
 
 from ..errors import BestiaryError, RequestError, TemplateError
-from . import jinja, prompts
+from . import calls, jinja, prompts
 from .literal import LiteralEncoder
 from .messages import Checker, Message, TextPart, replaced
 from .prompts import Format
@@ -143,6 +143,7 @@ class ChatTemplate:
             RequestError: the messages are not possible, or the template refuses them; names the message.
             TemplateError: the template failed, or ran past its limits.
         """
+        values, tools = self._told(values, tools)
         checked, described = self._checked(messages, values), self._checker.tools(tools)
         rendered = self._render(checked, described, generation, values)
         encoded = self._encoder.encode(rendered.text, rendered.masked, rendered.apart)
@@ -159,6 +160,14 @@ class ChatTemplate:
             parts=tuple(parts(rendered.pieces, roles, self._encoder.pattern)),
             spaces=frozenset(id for id in set(ids) if self._piece(id).isspace()),
         )
+
+    def _told(
+        self, values: Mapping[str, str] | None, tools: Sequence[Mapping[str, Json]] | None
+    ) -> tuple[Mapping[str, str] | None, Sequence[Mapping[str, Json]] | None]:
+        """Tell of tools by values, where the format does."""
+        if not tools or not self._named or self._format is None or not self._format.plugins:
+            return values, tools
+        return {**self._format.told(tools), **(values or {})}, None
 
     def _checked(
         self, messages: Sequence[Mapping[str, Json]], values: Mapping[str, str] | None
@@ -190,6 +199,11 @@ class ChatTemplate:
     def tool_stop_texts(self) -> tuple[str, ...]:
         """The texts that end an answer where there are tools: "Observation:" is what a tool would say."""
         return (*self.stop_texts, *(self._format.tool_stop if self._named and self._format else ()))
+
+    @cached_property
+    def calls(self) -> calls.Style | None:
+        """The form in which this template's models write calls of functions; None where it teaches none."""
+        return calls.of(self.source)
 
     @cached_property
     def stops(self) -> frozenset[int]:

@@ -155,7 +155,10 @@ claims(["responses"], "responses are given, whole and streamed", async () => {
 const tools = [
   {
     type: "function",
-    function: { name: "weather", parameters: { type: "object", properties: { city: { type: "string" } } } },
+    function: {
+      name: "weather",
+      parameters: { type: "object", properties: { city: { enum: ["Paris", "Rome"] } }, additionalProperties: false },
+    },
   },
 ];
 

@@ -62,8 +62,9 @@ class _Chat:
     def __init__(self, run: Run, body: ChatRequest) -> None:
         self._run, self._body = run, body
         tools = body.described()
-        one = body.parallel_tool_calls is False
-        self._readers = [Reader(run.service.asker, tools, one=one) for _ in range(run.answers)]
+        how = {"forced": body.forced is not None, "one": body.parallel_tool_calls is False}
+        asker, (request, _) = run.service.asker, run.asked[0]
+        self._readers = [Reader(asker, request, tools, **how) for _ in range(run.answers)]
 
     async def whole(self) -> ChatCompletion:
         """Return all answers."""
@@ -86,7 +87,7 @@ class _Chat:
                 index=i,
                 message=AnswerMessage(
                     content=texts[i] if texts[i] or not calls[i] else None,
-                    tool_calls=_joined(calls[i]) or None,
+                    tool_calls=_without_index(calls[i]) or None,
                 ),
                 finish_reason=reasons[i],
                 logprobs=_whole(logprobs[i]) if self._body.logprobs else None,
@@ -146,15 +147,6 @@ def _whole(parts: list[ChatLogprobs]) -> ChatLogprobs:
     return ChatLogprobs(content=[entry for part in parts for entry in part.content or ()])
 
 
-def _joined(parts: list[SaidCall]) -> list[SaidCall]:
-    """Return calls whose parts came one by one as whole ones."""
-    found: dict[int, SaidCall] = {}
-    for part in parts:
-        index = part.index or 0
-        if (call := found.get(index)) is None:
-            found[index] = part.model_copy(deep=True)
-        else:
-            call.function.arguments += part.function.arguments
-    for call in found.values():
-        call.index = None
-    return list(found.values())
+def _without_index(calls: list[SaidCall]) -> list[SaidCall]:
+    """Return calls as a whole answer lists them: only a stream numbers them."""
+    return [call.model_copy(update={"index": None}) for call in calls]

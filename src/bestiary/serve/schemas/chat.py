@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, model_validator
@@ -25,6 +26,24 @@ class CalledFunction(Asked):
 
     name: FunctionName
     arguments: Text
+
+    @model_validator(mode="after")
+    def _object(self) -> CalledFunction:
+        if self.parsed() is None:
+            raise ValueError("arguments are no JSON object")
+        return self
+
+    def parsed(self) -> dict[str, Any] | None:
+        """Return the arguments; None where the text is no JSON object."""
+        try:
+            found = json.loads(self.arguments)
+        except (ValueError, RecursionError):
+            return None
+        return found if isinstance(found, dict) else None
+
+    def plain(self) -> dict[str, Any]:
+        """Return the call as templates read it: most write the object themselves."""
+        return {"name": self.name, "arguments": self.parsed()}
 
 
 class ToolCall(Asked):
@@ -65,8 +84,7 @@ class Message(Asked):
                 said[name] = value
         if self.tool_calls:
             said["tool_calls"] = [
-                {"id": one.id, "type": one.type, "function": one.function.model_dump()}
-                for one in self.tool_calls
+                {"id": one.id, "type": one.type, "function": one.function.plain()} for one in self.tool_calls
             ]
         return said
 
@@ -91,11 +109,25 @@ class Tool(Asked):
         return self.model_dump(exclude_none=True)
 
 
+class NamedFunction(Asked):
+    """A function by its name."""
+
+    name: FunctionName
+
+
+class NamedTool(Asked):
+    """The tool that must be called."""
+
+    type: Literal["function"]
+    function: NamedFunction
+
+
 class ChatRequest(Sampling):
     """A conversation to answer.
 
-    max_tokens beyond the context means as many as it holds; without it, the same. logprobs: tell each token's
-    log-probability, and of top_logprobs others. parallel_tool_calls=false keeps an answer's first call.
+    tool_choice "required", or a tool's name: the answer is one call and nothing else. max_tokens beyond the
+    context means as many as it holds; without it, the same. logprobs: tell each token's log-probability, and
+    of top_logprobs others. parallel_tool_calls=false keeps an answer's first call.
     """
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=2048)]
@@ -103,7 +135,7 @@ class ChatRequest(Sampling):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     tools: Annotated[list[Tool], Field(max_length=128)] | None = None
-    tool_choice: Literal["none", "auto"] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
     store: Literal[False] | None = None
     metadata: Annotated[dict[Name, Name], Field(max_length=16)] | None = None
@@ -116,7 +148,30 @@ class ChatRequest(Sampling):
             raise ValueError("top_logprobs is for logprobs=true")
         if self.max_tokens is not None and self.max_completion_tokens is not None:
             raise ValueError("max_tokens and max_completion_tokens say the same thing twice: give one")
+        if self.forced is not None:
+            if not self.forced:
+                raise ValueError("tool_choice asks for a call of a tool that tools does not describe")
+            if super()._structure():
+                raise ValueError(
+                    "tool_choice asks for a call, and response_format for another answer: give one"
+                )
         return self
+
+    @property
+    def forced(self) -> list[Function] | None:
+        """The functions of which the answer must call one; None where it need not."""
+        functions = [tool.function for tool in self.tools or ()]
+        match self.tool_choice:
+            case NamedTool(function=asked):
+                return [one for one in functions if one.name == asked.name]
+            case "required":
+                return functions
+        return None
+
+    def _structure(self) -> dict[str, Any]:
+        if self.forced is None:
+            return super()._structure()
+        return {"json_schema": {"anyOf": [_call_of(function) for function in self.forced]}}
 
     @property
     def likeliest(self) -> int | None:
@@ -130,6 +185,18 @@ class ChatRequest(Sampling):
     def described(self) -> list[dict[str, Any]] | None:
         """Return the tools that the prompt tells of; None for none."""
         return None if not self.tools or self.tool_choice == "none" else [tool.plain() for tool in self.tools]
+
+
+def _call_of(function: Function) -> dict[str, Any]:
+    """Return the schema of a call, as text.calls reads it."""
+    arguments = {"type": "object", **(function.parameters or {})}
+    properties = {"name": {"const": function.name}, "arguments": arguments}
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": ["name", "arguments"],
+        "additionalProperties": False,
+    }
 
 
 class RenderRequest(Asked):

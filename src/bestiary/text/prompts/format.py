@@ -55,6 +55,8 @@ class Format:
         default_system: the system text where the conversation does not begin with one.
         after_system: what stands before the first user's text after a system text, if not the usual.
         values: name -> what {name} stands for unless a caller says; "now:%Y-%m-%d" is the time.
+        plugins: function -> the value that tells of it, and what that value is then; where a model was taught
+            a few functions, and their descriptions have no place.
         replace: what is written otherwise in messages.
         omits: roles whose messages are left out, with all around them, where they have no text.
         json: whose texts a template is given as JSON, "arguments" of calls or roles: as Python writes what
@@ -80,6 +82,7 @@ class Format:
     default_system: str | None = None
     after_system: str | None = None
     values: Mapping[str, str] = field(default_factory=dict)
+    plugins: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     replace: Mapping[str, str] = field(default_factory=dict)
     omits: frozenset[str] = frozenset()
     json: frozenset[str] = frozenset()
@@ -185,6 +188,19 @@ class Format:
                 message["content"] = _json(message["content"])
             if "arguments" in self.json and message.get("tool_calls"):
                 message["tool_calls"] = [_call(call) for call in message["tool_calls"]]
+        return found
+
+    def told(self, tools: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+        """Return the values that tell of tools. Raises RequestError for one that the model was not taught."""
+        found = {}
+        for i, tool in enumerate(tools):
+            function = tool.get("function", tool)
+            name = function.get("name") if isinstance(function, Mapping) else None
+            if not isinstance(name, str) or name not in self.plugins:
+                known = ", ".join(self.plugins)
+                raise RequestError(f"tool {i}: {str(name)[:80]!r} is none that {self.name} has: {known}")
+            value, text = self.plugins[name]
+            found[value] = text
         return found
 
     def filled(self, values: Mapping[str, str] | None) -> dict[str, str]:
@@ -302,6 +318,7 @@ def read(values: dict[str, Any]) -> Format:
         "templates": frozenset(values.pop("templates", ())),
         **{key: tuple(values.pop(key, ())) for key in ("stop", "tool_stop", "needs")},
         **{key: frozenset(values.pop(key, ())) for key in ("omits", "json")},
+        "plugins": {name: (value, text) for name, (value, text) in values.pop("plugins", {}).items()},
     }
     return Format(turns=turns, **values)
 
