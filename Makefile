@@ -67,6 +67,7 @@ size:
 
 # Each test may take half an hour, and hypothesis draws new examples.
 nightly: $(VENV)/.test
+	$(PIP) install -q -c constraints.txt --no-build-isolation -e ".[test,ray]"
 	@$(BIN)/bestiary pull $(MODEL)
 	$(BIN)/python -m pytest -m nightly --hypothesis-profile=nightly -o faulthandler_timeout=1800
 	$(BIN)/python -m tools.page_check

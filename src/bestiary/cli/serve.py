@@ -145,6 +145,20 @@ def _add_scale(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="processes that have the model, each a GPU of its own or a share of the cores (default: 1)",
     )
+    group.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        nargs="?",
+        const="",
+        help="on a Ray cluster: HOST:PORT, auto for the one that this machine is part of; without one a "
+        "cluster is started here (pip install bestiary[ray])",
+    )
+    group.add_argument(
+        "--max-replicas",
+        type=int,
+        metavar="N",
+        help="with --ray: start more replicas up to N while there is work for them",
+    )
 
 
 def _add_watching(parser: argparse.ArgumentParser) -> None:
@@ -167,6 +181,11 @@ def _add_watching(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Serve until Ctrl-C or SIGTERM."""
+    if options.ray is not None:
+        _run_on_ray(options)
+        return 0
+    if options.max_replicas is not None:
+        raise RequestError("--max-replicas is of a cluster: give --ray too, or --replicas alone")
     settings = _settings(options)
     from ..serve.server import serve
 
@@ -178,6 +197,36 @@ def run(options: argparse.Namespace) -> int:
 
         serve(settings, told=told, progress=bar)
     return 0
+
+
+def _run_on_ray(options: argparse.Namespace) -> None:
+    for name, given in (("--journal", options.journal), ("--allow-adapters", options.allow_adapters)):
+        if given is not None:
+            raise RequestError(f"{name} is of one machine, and with --ray there may be several; leave it out")
+    if options.port == 0:
+        raise RequestError("--port 0: Ray Serve takes no free port by itself; name one")
+    if (path := Path(model_name(options)).expanduser()).exists():
+        options.model = str(path.absolute())  # a replica has another working directory
+    try:
+        from ..serve.cluster import app, command
+    except ImportError as error:
+        raise RequestError(
+            "--ray needs Ray, which is not installed\nTry: pip install 'bestiary[ray]'"
+        ) from error
+    least = options.replicas
+    options.replicas = most = least if options.max_replicas is None else options.max_replicas
+    settings = _settings(options)
+    device, threads = settings.opening.device, settings.opening.threads
+    if device.startswith("cuda:"):
+        raise RequestError(f"--device {device}: with --ray the cluster chooses which GPU\nTry: --device cuda")
+    scale = app.Scale(least=least, most=most, cpus=threads or 1, gpus=1 if device == "cuda" else 0)
+    note("deploying; Ray's own log is in /tmp/ray/session_latest/logs")
+
+    def told(port: int) -> None:
+        name = settings.names[0] if settings.names else Path(settings.opening.model).name
+        _print_addresses(settings, port, f"{name} is ready on a Ray cluster: {least} to {most} replicas")
+
+    command.run(settings, scale, options.ray or None, told=told)
 
 
 def _settings(options: argparse.Namespace) -> Settings:
@@ -276,9 +325,13 @@ def _folder(given: str | None) -> Path | None:
 
 
 def _print_ready(settings: Settings, port: int, service: Service) -> None:
+    facts = service.asker.facts
+    _print_addresses(settings, port, f"{service.names[0]} is ready: {facts.room.context} tokens of context")
+
+
+def _print_addresses(settings: Settings, port: int, ready: str) -> None:
     host = "localhost" if settings.loopback else settings.host
     address = f"http://{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{port}"
-    facts = service.asker.facts
-    note(f"{service.names[0]} is ready: {facts.room.context} tokens of context")
+    note(ready)
     key = "with a key" if settings.keys else "no key"
     note(f"page: {address}/   API: {address}/v1 ({key})   Ctrl-C stops")

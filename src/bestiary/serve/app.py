@@ -41,8 +41,11 @@ def routes() -> list[Route]:
     ]
 
 
-def application(service: Service) -> ASGIApp:
-    """Return the application of one model. Raises KeyError for a route of which nobody said who may ask."""
+def application(service: Service, *, waits: bool = False) -> ASGIApp:
+    """Return the application of one model. waits: whether its start waits until the model is open.
+
+    Raises KeyError for a route of which nobody said who may ask.
+    """
     own, shown = routes(), page.routes()
     public = {route.path for route in own if ACCESS[route.path] == "public"}
 
@@ -50,6 +53,8 @@ def application(service: Service) -> ASGIApp:
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         service.begin()
         try:
+            if waits:
+                await service.opened()
             yield
         finally:
             await service.close()

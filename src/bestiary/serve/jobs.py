@@ -116,6 +116,16 @@ def piece_of(said: Mapping[str, Any]) -> Piece:
     )
 
 
+def said_of(piece: Piece) -> Message:
+    """Return an update that says a piece: piece_of's inverse."""
+    said: Message = {"x": piece.index, "t": piece.text, "i": list(piece.ids), "c": piece.cached}
+    if piece.finish_reason is not None:
+        said["f"] = piece.finish_reason
+    if piece.logprobs:
+        said["l"] = list(piece.logprobs)
+    return said
+
+
 def told(error: BaseException) -> dict[str, str]:
     """Return an error as the front reads it: whose fault it is, and its words where they are for users."""
     if isinstance(error, BestiaryError):

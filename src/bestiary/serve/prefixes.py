@@ -11,7 +11,7 @@ import hashlib
 import json
 from array import array
 from collections import OrderedDict
-from collections.abc import Container, Hashable, Mapping, Sequence
+from collections.abc import Collection, Container, Hashable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 PAGE = 16
@@ -74,7 +74,7 @@ class Prefixes(Generic[Replica]):
         """Note that a replica has lost what it kept."""
         self._kept.pop(replica, None)
 
-    def keep(self, replicas: Sequence[Replica]) -> None:
+    def keep(self, replicas: Collection[Replica]) -> None:
         """Forget all replicas but these."""
         for gone in self._kept.keys() - set(replicas):
             del self._kept[gone]
