@@ -63,7 +63,7 @@ __all__ = [
     "load_model",
 ]
 
-__version__ = "0.4.0"
+__version__ = "0.5.0"
 
 
 def __getattr__(name: str) -> object:
