@@ -44,7 +44,7 @@ STYLES = (
     Style(
         "internlm2",
         "<|action_start|><|plugin|>",
-        "InternLM/lmdeploy@135fd91 lmdeploy/serve/openai/api_server.py parse_tool_response",
+        "InternLM/lmdeploy lmdeploy/serve/openai/tool_parser/internlm2_parser.py",
         _enclosed("<|action_start|><|plugin|>", "<|action_end|>", bodies.named),
         control=("<|action_start|>", "<|plugin|>", "<|action_end|>"),
     ),
@@ -71,7 +71,7 @@ STYLES = (
     Style(
         "mistral",
         "[TOOL_CALLS]",
-        "mistralai/mistral-common@v1.3 tokens/tokenizers/sentencepiece.py; ids have nine characters",
+        "mistralai/Mistral-7B-Instruct-v0.3 tokenizer_config.json: ids have nine characters",
         _enclosed("[TOOL_CALLS]", None, bodies.named),
         control=("[TOOL_CALLS]",),
         prefix="",
