@@ -69,8 +69,10 @@ def test_every_context_agrees(loaded: Loaded, ids: Tensor) -> None:
         stream = [model(ids[:, a:b], Stream.at(cache, a, b - a))[0] for a, b in cuts]
         paged = [model(ids[0, a:b], _page(pool, table, a, b)) for a, b in cuts]
         chunks = [model(ids[0, a : a + 64], _page(pool, table, a, a + 64)) for a in range(0, LENGTH, 64)]
-    assert_close(torch.cat(stream), want, 1e-4, "stream")
-    assert_close(torch.cat(paged), want, 1e-4, "paged")
+    # A prefill of 240 sums in another order than one of 256. Each was found within 0.8e-4 of float64 on these
+    # texts (0.31e-4 to 0.78e-4), so that two may be twice that apart (1.1e-4 was the worst seen).
+    assert_close(torch.cat(stream), want, 1.6e-4, "stream")
+    assert_close(torch.cat(paged), want, 1.6e-4, "paged")
     # Products of other shapes sum in another order, and float32 itself is 0.6e-4 to 1.5e-4 from float64 on
     # these logits, which reach 41: chunks are held to a share of the largest (1.4e-4 was the worst seen).
     assert_close(torch.cat(chunks), want, 1e-5 * float(want.abs().max()), "paged in chunks")

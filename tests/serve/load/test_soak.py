@@ -69,7 +69,7 @@ def slope(samples: list[tuple[float, float]]) -> float:
 
 
 def test_a_crowd_of_streams_loses_nothing(crowded: Running) -> None:
-    asyncio.run(whole(crowded, 5.0))
+    asyncio.run(whole(crowded, 60.0))
 
 
 @pytest.mark.nightly

@@ -79,7 +79,7 @@ class Watch:
         page.on("worker", lambda worker: self.seen.append(f"worker {worker.url}"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """The Chromium that is installed."""
     expect.set_options(timeout=_WAIT)
@@ -142,7 +142,7 @@ def opens(browser: Browser, canned: Canned, watch: Watch) -> Iterator[Opens]:
         context.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def _shared(browser: Browser, _watch: Watch) -> Iterator[Page]:
     """A tab for many tests: a browser that has read the page's files once opens it three times as fast."""
     context = browser.new_context(**_OPTIONS, viewport={"width": WIDTH, "height": HEIGHT})
