@@ -116,10 +116,18 @@ async def _beside(server: Server, draw: Draw, readers: int) -> float:
             one = await stack.enter_async_context(Connection.open(server.port, buffer=1))
             one.writer.transport.pause_reading()  # type: ignore[attr-defined]
             await one.send("POST", "/v1/completions", body(draw, 512, logprobs=5, stream=True))
-        while (await _count(server.port, "bestiary_engine_running")) > 0:
+        # Their answers are computed and wait in buffers: what is measured is beside them, not behind them.
+        while readers and await _under_way(server.port) == 0:
+            await asyncio.sleep(0.05)
+        while await _under_way(server.port) > 0:
             await asyncio.sleep(0.2)
         good, _ = await _timed(server.port, draw, STREAMS)
     return good
+
+
+async def _under_way(port: int) -> float:
+    running = await _count(port, "bestiary_engine_running")
+    return running + await _count(port, "bestiary_engine_waiting")
 
 
 async def _count(port: int, name: str) -> float:
