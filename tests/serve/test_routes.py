@@ -190,3 +190,15 @@ def test_the_page_and_its_files_bind_the_browser(client: httpx2.Client) -> None:
     assert answer.headers["x-content-type-options"] == "nosniff"
     for path in ("/../settings.py", "/%2e%2e/settings.py", "/page.py", "/__init__.py"):
         assert client.get(path).status_code == 404
+
+
+def test_a_prompt_was_there_before_only_where_it_was_asked_before(client: httpx2.Client) -> None:
+    """Three answers share what one computed, which is no cache; the next request finds two pages."""
+    prompt = [(7 * i * i + 3) % 200 for i in range(40)]
+    body = {"prompt": prompt, "n": 3, "max_tokens": 2, "temperature": 1}
+
+    def cached() -> int:
+        usage = client.post("/v1/completions", json=body).json()["usage"]
+        return int(usage["prompt_tokens_details"]["cached_tokens"])
+
+    assert (cached(), cached()) == (0, 32)

@@ -121,7 +121,9 @@ class Run:
         self._last = now
         for piece in pieces:
             self.tokens.setdefault(piece.index, []).extend(piece.ids)
-            self._cached[self._prompt_of(piece.index)] = piece.cached
+            # Of n answers the others share what the first computed of the prompt: that was not there before.
+            prompt = self._prompt_of(piece.index)
+            self._cached[prompt] = min(piece.cached, self._cached.get(prompt, piece.cached))
             metrics.new_tokens.inc(len(piece.ids))
             self._ended += piece.finish_reason is not None
 
