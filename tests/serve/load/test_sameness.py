@@ -78,6 +78,10 @@ def test_company_prefixes_chunks_and_preemption_change_nothing(serve: Serve) -> 
     words = [word for word in PLAIN if word != "--no-prefix-cache"]
     found = company(serve(*words, "--chunk", "16", *NARROW), bodies, alone, seed=2)
     assert found["bestiary_engine_preempted"] > 0
+    # A cache with room for all keeps what the first company computed for the second.
+    wide = serve(*words, "--chunk", "16")
+    company(wide, bodies, alone, seed=3)
+    found = company(wide, bodies, alone, seed=4)
     assert found["bestiary_reused_tokens_total"] > 0
 
 
