@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
 
 import pytest
@@ -240,8 +240,8 @@ def _fifo(path: Path) -> None:
 
 
 def _socket(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as bound:
-        bound.bind(os.path.relpath(path))
+    with socket.socket(socket.AF_UNIX) as bound, chdir(path.parent):
+        bound.bind(path.name)  # an address holds 107 bytes, which a path below a deep folder may exceed
 
 
 def _folder(path: Path) -> None:
